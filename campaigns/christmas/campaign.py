@@ -1,0 +1,76 @@
+"""The Christmas campaign: five webhooks, five sequences, nineteen mails."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tidings.campaign import Campaign, Sequence, Step, Webhook
+
+from .examples import BOOKING, MAYBE, NO_SHOW, ONBOARDING, SIGNUP
+from .payloads import Booking, Maybe, NoShow, Onboarding, Signup
+from .samples import SAMPLES
+
+
+def _steps(prefix: str, *hours: float) -> tuple[Step, ...]:
+    return tuple(Step(f"{prefix}_{n}", timedelta(hours=gap)) for n, gap in enumerate(hours, start=1))
+
+
+CAMPAIGN = Campaign(
+    name="christmas",
+    title="BusOS Christmas",
+    sequences=(
+        Sequence("nurture", "Nurture", _steps("christmas_email", 0, 24, 72, 120, 168, 216, 264), priority=10),
+        Sequence("noshow", "No-show recovery", _steps("noshow_recovery_email", 5 / 60, 24, 48), priority=20),
+        Sequence("postcall", "Post-call maybe", _steps("postcall_maybe_email", 1, 72, 168), priority=30),
+        Sequence("precall", "Pre-call preparation", _steps("precall_prep_email", -72, -24, -2), priority=40),
+        Sequence("onboarding", "Onboarding", _steps("onboarding_phase1_email", 1, 24, 72), priority=50),
+    ),
+    webhooks=(
+        Webhook(
+            path="christmas-signup",
+            deployment="christmas-signup-handler",
+            noun="Signup",
+            sequence="nurture",
+            payload=Signup,
+            examples=SIGNUP,
+            summary="The website's assessment form was sent",
+        ),
+        Webhook(
+            path="calendly-noshow",
+            deployment="christmas-noshow-recovery-handler",
+            noun="No-show",
+            sequence="noshow",
+            payload=NoShow,
+            examples=NO_SHOW,
+            summary="A contact did not come to a booked call",
+        ),
+        Webhook(
+            path="postcall-maybe",
+            deployment="christmas-postcall-maybe-handler",
+            noun="Post-call",
+            sequence="postcall",
+            payload=Maybe,
+            examples=MAYBE,
+            summary="A call ended with a maybe",
+        ),
+        Webhook(
+            path="onboarding-start",
+            deployment="christmas-onboarding-handler",
+            noun="Onboarding",
+            sequence="onboarding",
+            payload=Onboarding,
+            examples=ONBOARDING,
+            summary="A customer has paid",
+        ),
+        Webhook(
+            path="calcom-booking",
+            deployment="christmas-precall-handler",
+            noun="Booking",
+            sequence="precall",
+            payload=Booking,
+            examples=BOOKING,
+            summary="A call was booked on Cal.com (Cal.com's own body)",
+        ),
+    ),
+    samples=SAMPLES,
+)

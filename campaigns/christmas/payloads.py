@@ -1,0 +1,402 @@
+"""The bodies of the five webhooks, and what each of them means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    EmailStr,
+    Field,
+    HttpUrl,
+    StringConstraints,
+    model_validator,
+)
+
+from tidings.campaign import Payload
+from tidings.model import ContactFacts
+from tidings.segment import segment
+
+from .assessment import AssessmentFacts, assessment_variables
+
+
+def _blank_is_unknown(value: Any) -> Any:
+    """Forms send "" for a field that was left empty; that is "not known", not a value."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _one_line(value: str) -> str:
+    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+        raise ValueError("must be one line of text without control characters")
+    return value
+
+
+#: RFC 5321 allows 254 characters; addresses are compared without regard to case.
+Email = Annotated[EmailStr, AfterValidator(str.lower), Field(max_length=254)]
+Name = Annotated[
+    Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), AfterValidator(_one_line)] | None,
+    BeforeValidator(_blank_is_unknown),
+]
+Words = Annotated[
+    Annotated[str, StringConstraints(strip_whitespace=True, max_length=5000)] | None,
+    BeforeValidator(_blank_is_unknown),
+]
+Url = Annotated[HttpUrl | None, BeforeValidator(_blank_is_unknown)]
+Moment = Annotated[AwareDatetime | None, BeforeValidator(_blank_is_unknown)]
+Day = Annotated[date | None, BeforeValidator(_blank_is_unknown)]
+Count = Annotated[Annotated[int, Field(ge=0, le=8)] | None, BeforeValidator(_blank_is_unknown)]
+Percent = Annotated[Annotated[float, Field(ge=0, le=100)] | None, BeforeValidator(_blank_is_unknown)]
+Money = Annotated[
+    Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2)] | None,
+    BeforeValidator(_blank_is_unknown),
+]
+
+
+def first_word(name: str | None) -> str | None:
+    """The given name of a full name: its first word. Nothing is guessed beyond that."""
+    return name.split()[0] if name and name.split() else None
+
+
+def spoken_date(moment: datetime | date | None) -> str | None:
+    """A date the way one says it, such as "Tuesday 8 December 2026"."""
+    return f"{moment:%A} {moment.day} {moment:%B %Y}" if moment else None
+
+
+def spoken_time(moment: datetime | None, zone: str | None = None) -> str | None:
+    """A time with its zone, such as "14:30 (America/Toronto)"; the sender's own offset without one."""
+    if moment is None:
+        return None
+    if zone:
+        return f"{moment:%H:%M} ({zone})"
+    name = "UTC" if not moment.utcoffset() else f"UTC{moment:%z}"
+    return f"{moment:%H:%M} {name}"
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if value is not None else None
+
+
+class Person(Payload):
+    """The fields that every flat body has."""
+
+    email: Email = Field(description="Whom the mails go to")
+    first_name: Name = None
+    business_name: Name = None
+
+    def contact(self) -> ContactFacts | None:
+        return ContactFacts(
+            email=self.email,
+            first_name=self.first_name,
+            business_name=self.business_name,
+            attributes={k: v for k, v in self.attributes().items() if v is not None},
+        )
+
+    def attributes(self) -> dict[str, Any]:
+        return {}
+
+    def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+        return {**settings, "first_name": self.first_name, "business_name": self.business_name}
+
+
+class AssessmentData(Payload):
+    """The assessment's results, nested or flat."""
+
+    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
+
+    assessment_score: Percent = Field(None, description="0 to 100")
+    red_systems: Count = Field(None, description="How many of the eight systems are red, 0 to 8")
+    orange_systems: Count = None
+    yellow_systems: Count = None
+    green_systems: Count = None
+    gps_score: Percent = None
+    money_score: Percent = None
+    weakest_system_1: Name = None
+    weakest_system_2: Name = None
+    strongest_system: Name = None
+    revenue_leak_total: Money = Field(None, description="What the contact said it costs them a month")
+
+    def contact(self) -> ContactFacts | None:
+        return None
+
+    def enrolment_key(self) -> str:
+        raise NotImplementedError("assessment data is a part of a signup")
+
+
+ASSESSMENT_FIELDS = tuple(AssessmentData.model_fields)
+
+
+class Signup(Person):
+    """The website's assessment form. Assessment results come flat or inside `assessment_data`."""
+
+    name: Name = Field(None, description="Full name; its first word is used where first_name is not given")
+    revenue: Words = None
+    challenge: Words = None
+    consent: bool = Field(False, description="Whether the contact asked for the mails; without it none is sent")
+    assessment_data: AssessmentData = Field(default_factory=AssessmentData)
+    email_1_sent_at: Moment = Field(None, description="When the website has sent the first mail itself")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat_is_fine(cls, data: Any) -> Any:
+        """Move flat assessment fields into assessment_data; a value given in both places is the nested one."""
+        if not isinstance(data, dict):
+            return data
+        nested = data.get("assessment_data") or {}
+        flat = {k: data[k] for k in (*ASSESSMENT_FIELDS, "business_name") if k in data}
+        if not isinstance(nested, dict):
+            return data
+        return {
+            "business_name": nested.get("business_name"),
+            **data,
+            "assessment_data": {**flat, **nested},
+        }
+
+    @property
+    def given_name(self) -> str | None:
+        return self.first_name or first_word(self.name)
+
+    def contact(self) -> ContactFacts | None:
+        return ContactFacts(
+            email=self.email,
+            first_name=self.given_name,
+            business_name=self.business_name,
+            consent=self.consent,
+            attributes={
+                k: v
+                for k, v in {
+                    "name": self.name,
+                    "assessment_score": self.assessment_data.assessment_score,
+                    "segment": self.segment(),
+                    "phase": "Signup",
+                    "revenue": self.revenue,
+                    "challenge": self.challenge,
+                }.items()
+                if v is not None
+            },
+        )
+
+    def enrolment_key(self) -> str:
+        return self.email
+
+    def ignored_because(self) -> str | None:
+        return None if self.consent else "the contact gave no consent to be mailed"
+
+    def segment(self) -> str | None:
+        data = self.assessment_data
+        if data.red_systems is None and data.orange_systems is None:
+            return None
+        return segment(data.red_systems or 0, data.orange_systems or 0)
+
+    def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+        facts = AssessmentFacts.model_validate(self.assessment_data.model_dump())
+        return {
+            **super().variables(settings, now),
+            "first_name": self.given_name,
+            "revenue": self.revenue,
+            "challenge": self.challenge,
+            **assessment_variables(facts, self.segment()),
+        }
+
+    def sent_elsewhere(self) -> Mapping[int, datetime]:
+        return {1: self.email_1_sent_at} if self.email_1_sent_at else {}
+
+
+class NoShow(Person):
+    """A missed call, in the flat form."""
+
+    calendly_event_uri: Words = Field(None, description="The booking; makes a second no-show a new one")
+    scheduled_time: Moment = Field(None, description="When the call was to be, with an offset")
+    event_type: Name = None
+    reschedule_url: Url = None
+
+    def attributes(self) -> dict[str, Any]:
+        return {"phase": "No-show", "booking_status": "No-show"}
+
+    def enrolment_key(self) -> str:
+        booking = self.calendly_event_uri or (self.scheduled_time.isoformat() if self.scheduled_time else "")
+        return f"{self.email}|{booking}"
+
+    def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+        return {
+            **super().variables(settings, now),
+            "call_date": spoken_date(self.scheduled_time),
+            "call_time": spoken_time(self.scheduled_time),
+            "event_type": self.event_type,
+            "reschedule_url": _text(self.reschedule_url) or settings.get("calendly_link"),
+        }
+
+
+class Maybe(Person):
+    """A call that ended with a maybe, in the flat form."""
+
+    call_date: Annotated[date | AwareDatetime | None, BeforeValidator(_blank_is_unknown)] = Field(
+        None, description="2026-12-08, or a date and time with an offset"
+    )
+    call_outcome: Name = None
+    call_notes: Words = None
+    objections: list[Annotated[str, StringConstraints(max_length=1000)]] = Field(default_factory=list, max_length=50)
+    follow_up_priority: Name = None
+
+    def attributes(self) -> dict[str, Any]:
+        return {"phase": "Post-call", "diagnostic_call_date": _text(self.call_date)}
+
+    def enrolment_key(self) -> str:
+        return f"{self.email}|{self.call_date.isoformat() if self.call_date else ''}"
+
+    def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+        return {**super().variables(settings, now), "call_date": spoken_date(self.call_date)}
+
+
+class Onboarding(Person):
+    """A customer who has paid, in the flat form."""
+
+    payment_confirmed: bool = Field(description="Unpaid onboarding starts nothing")
+    payment_amount: Money = None
+    payment_date: Annotated[date | AwareDatetime | None, BeforeValidator(_blank_is_unknown)] = None
+    docusign_completed: bool = False
+    salon_address: Words = None
+    observation_dates: list[date] = Field(default_factory=list, max_length=50)
+    start_date: Day = None
+    package_type: Name = None
+
+    def attributes(self) -> dict[str, Any]:
+        return {"phase": "Onboarding" if self.payment_confirmed else None}
+
+    def enrolment_key(self) -> str:
+        return f"{self.email}|{self.payment_date.isoformat() if self.payment_date else ''}"
+
+    def ignored_because(self) -> str | None:
+        return None if self.payment_confirmed else "the payment is not confirmed"
+
+    def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+        return {
+            **super().variables(settings, now),
+            "payment_amount": f"{self.payment_amount:,.2f}" if self.payment_amount is not None else None,
+            "payment_date": spoken_date(self.payment_date),
+            "salon_address": self.salon_address,
+            "observation_dates": "; ".join(filter(None, map(spoken_date, sorted(self.observation_dates)))) or None,
+            "start_date": spoken_date(self.start_date),
+            "package_type": self.package_type,
+        }
+
+
+class Attendee(Payload):
+    """Cal.com's attendee."""
+
+    email: Email
+    name: Name = None
+    firstName: Name = None  # noqa: N815  (Cal.com's spelling)
+    timeZone: Name = None  # noqa: N815
+
+    def contact(self) -> ContactFacts | None:
+        return None
+
+    def enrolment_key(self) -> str:
+        return self.email
+
+
+class BookingDetails(Payload):
+    """The part of Cal.com's booking that is used here."""
+
+    uid: Name = None
+    bookingUid: Name = None  # noqa: N815
+    title: Name = None
+    startTime: Moment = None  # noqa: N815
+    attendees: list[Attendee] = Field(default_factory=list, max_length=200)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    def contact(self) -> ContactFacts | None:
+        return None
+
+    def enrolment_key(self) -> str:
+        return self.uid or self.bookingUid or ""
+
+
+class Booking(Payload):
+    """Cal.com's own body (apis.md 3.2). Only a new booking starts anything."""
+
+    triggerEvent: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(  # noqa: N815
+        description="Cal.com's trigger, such as BOOKING_CREATED"
+    )
+    createdAt: Moment = None  # noqa: N815
+    payload: BookingDetails = Field(default_factory=BookingDetails)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Booking:
+        if self.triggerEvent != "BOOKING_CREATED":
+            return self
+        missing = [
+            name
+            for name, value in (
+                ("payload.uid", self.payload.uid),
+                ("payload.startTime", self.payload.startTime),
+                ("payload.attendees", self.payload.attendees),
+            )
+            if not value
+        ]
+        if missing:
+            raise ValueError(f"BOOKING_CREATED needs {', '.join(missing)}")
+        return self
+
+    def contact(self) -> ContactFacts | None:
+        if not self.payload.attendees:
+            return None
+        attendee = self.payload.attendees[0]
+        booked = self.triggerEvent == "BOOKING_CREATED"
+        return ContactFacts(
+            email=attendee.email,
+            first_name=attendee.firstName or first_word(attendee.name),
+            attributes={
+                "phase": "Booked",
+                "booking_status": "Booked",
+                "diagnostic_call_date": self.payload.startTime.isoformat() if self.payload.startTime else None,
+            }
+            if booked
+            else {},
+        )
+
+    def event_key(self) -> str | None:
+        booking = self.payload.uid or self.payload.bookingUid
+        when = self.createdAt.isoformat() if self.createdAt else ""
+        return f"{self.triggerEvent}|{booking}|{when}" if booking else None
+
+    def enrolment_key(self) -> str:
+        return f"{self.payload.attendees[0].email}|{self.payload.uid}"
+
+    def ignored_because(self) -> str | None:
+        if self.triggerEvent == "BOOKING_CREATED":
+            return None
+        return f"{self.triggerEvent} starts no sequence"
+
+    def anchor(self, received_at: datetime) -> datetime:
+        return self.payload.startTime or received_at
+
+    def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+        attendee = self.payload.attendees[0]
+        local, zone = _local(self.payload.startTime, attendee.timeZone)
+        link = self.payload.metadata.get("videoCallUrl")
+        return {
+            **settings,
+            "first_name": attendee.firstName or first_word(attendee.name),
+            "call_date": spoken_date(local),
+            "call_time": spoken_time(local, zone),
+            "call_title": self.payload.title,
+            "meeting_link": link if isinstance(link, str) and link.startswith("https://") else None,
+        }
+
+
+def _local(moment: datetime | None, zone: str | None) -> tuple[datetime | None, str | None]:
+    """The moment in the attendee's zone; in UTC when Cal.com named none that exists."""
+    if moment is None:
+        return None, None
+    try:
+        return (moment.astimezone(ZoneInfo(zone)), zone) if zone else (moment.astimezone(UTC), None)
+    except (ZoneInfoNotFoundError, ValueError):
+        return moment.astimezone(UTC), None

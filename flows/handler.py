@@ -1,0 +1,95 @@
+"""The handler deployments, one for each webhook of each campaign: from stored events to enrolments and first mails.
+
+Flows are made from the campaigns when they are asked for by name: `flows.handler.christmas_signup_handler`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow, flow, get_run_logger
+
+from flows.reporting import raise_failures, report, run_id
+from tasks.enrol import enrol_events
+from tasks.send import send_all
+from tidings.adapters.blocks import settings_of_this_process
+from tidings.campaign import Campaign, Webhook, load_campaigns
+from tidings.deliver import Selection, Sent
+from tidings.enrol import Enrolled, schedule
+from tidings.wiring import App, open_app, utc_now
+
+
+def flow_name(attribute: str) -> str:
+    """christmas_signup_handler → christmas-signup-handler."""
+    return attribute.replace("_", "-")
+
+
+def __getattr__(attribute: str) -> Flow[..., Any]:
+    if attribute.startswith("__"):
+        raise AttributeError(attribute)
+    for campaign, webhook in load_campaigns(settings_of_this_process().campaign_folders).webhooks:
+        if webhook.deployment == flow_name(attribute):
+            return handler(campaign, webhook)
+    raise AttributeError(f"no campaign has a webhook with the deployment {flow_name(attribute)!r}")
+
+
+@cache
+def _flow(deployment: str, campaign: str, path: str) -> Flow[..., Any]:
+    @flow(name=deployment, persist_result=False)
+    async def handle(event_ids: list[UUID]) -> None:
+        """Enrol the contacts of these events, send what is due at once, and schedule the rest."""
+        async with open_app(settings_of_this_process()) as app:
+            await _handle(app, campaign, path, event_ids)
+
+    return handle
+
+
+def handler(campaign: Campaign, webhook: Webhook) -> Flow[..., Any]:
+    """The flow of one webhook."""
+    return _flow(webhook.deployment, campaign.name, webhook.path)
+
+
+async def _handle(app: App, campaign: str, path: str, event_ids: list[UUID]) -> None:
+    enrolled = await enrol_events(app, event_ids)
+    sent, error = await _send_and_schedule(app, campaign, event_ids)
+    await report(f"enrolled-{path}", f"{len(enrolled.new)} enrolled from {path}", sent, notes=_notes(enrolled))
+    if error is not None:
+        raise error
+    raise_failures(sent, Counter(enrolled.failed.values()))
+
+
+async def _send_and_schedule(app: App, campaign: str, event_ids: list[UUID]) -> tuple[Sent, Exception | None]:
+    """Both at once; a failure of one does not keep the other from being done."""
+    now = utc_now()
+    logger = get_run_logger()
+    selection = Selection(campaign=campaign, until=now, event_ids=tuple(event_ids))
+    sent, scheduled = await asyncio.gather(
+        send_all(app, selection, run_id()),
+        schedule(
+            app.ledger,
+            app.runs,
+            event_ids,
+            now,
+            lambda s: logger.info("scheduled %s at %s", s.template, s.at),
+        ),
+        return_exceptions=True,
+    )
+    errors = [e for e in (sent, scheduled) if isinstance(e, BaseException)]
+    for error in errors:
+        if not isinstance(error, Exception):
+            raise error
+    first = errors[0] if errors else None
+    return (sent if isinstance(sent, Sent) else Sent()), (first if isinstance(first, Exception) else None)
+
+
+def _notes(enrolled: Enrolled) -> list[str]:
+    failed = Counter(enrolled.failed.values())
+    return [
+        f"{len(enrolled.new)} enrolled",
+        *([f"{len(enrolled.known)} in this sequence already"] if enrolled.known else []),
+        *[f"{count} not enrolled: {reason}" for reason, count in failed.items()],
+    ]

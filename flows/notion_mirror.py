@@ -1,0 +1,17 @@
+"""The deployment `tidings-notion-mirror`: every minute, brings Notion's rows up to date from the ledger."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from tasks.mirror import mirror_rows
+from tidings.adapters.blocks import settings_of_this_process
+from tidings.wiring import open_app
+
+
+@flow(name="tidings-notion-mirror", persist_result=False)
+async def mirror_to_notion() -> None:
+    """Write what has changed; never in the way of a mail."""
+    async with open_app(settings_of_this_process()) as app:
+        for kind, count in (await mirror_rows(app.mirror)).items():
+            print(f"{kind}: {count} written")

@@ -1,0 +1,64 @@
+"""The sending deployments, `<campaign>-send-email`: one run a template and due minute."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from prefect import Flow, flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows.reporting import raise_failures, report, run_id
+from tasks.send import send_all
+from tidings.adapters.blocks import settings_of_this_process
+from tidings.campaign import Campaign, load_campaigns
+from tidings.deliver import PATIENCE, Selection
+from tidings.errors import RetryLater
+from tidings.schedule import aware
+from tidings.wiring import App, open_app, utc_now
+
+
+def __getattr__(attribute: str) -> Flow[..., Any]:
+    if attribute.startswith("__"):
+        raise AttributeError(attribute)
+    for campaign in load_campaigns(settings_of_this_process().campaign_folders).values():
+        if campaign.send_deployment == attribute.replace("_", "-"):
+            return sender(campaign)
+    raise AttributeError(f"no campaign sends with the deployment {attribute!r}")
+
+
+@cache
+def _flow(deployment: str, campaign: str) -> Flow[..., Any]:
+    @flow(name=deployment, persist_result=False)
+    async def send_email(template: str | None = None, due: datetime | None = None) -> State[Any] | None:
+        """Send the mails of one template that are due by then; without a template, what a dead run left behind."""
+        async with open_app(settings_of_this_process()) as app:
+            return await _send(app, campaign, template, aware(due) if due else utc_now())
+
+    return send_email
+
+
+def sender(campaign: Campaign) -> Flow[..., Any]:
+    """The flow that sends a campaign's mails."""
+    return _flow(campaign.send_deployment, campaign.name)
+
+
+async def _send(app: App, campaign: str, template: str | None, due: datetime) -> State[Any] | None:
+    selection = Selection(campaign=campaign, template=template, until=due)
+    try:
+        sent = await send_all(app, selection, run_id())
+    except RetryLater as error:
+        if error.retry_after <= PATIENCE:
+            raise
+        return await _defer(app, campaign, error)
+    await report(f"sent-{(template or campaign).replace('_', '-').lower()}", f"{sent.sent} sent", sent)
+    raise_failures(sent)
+    return None
+
+
+async def _defer(app: App, campaign: str, error: RetryLater) -> State[Any]:
+    """Give way to a later run, in plain sight: a used-up quota is no failure, and retrying would not help."""
+    at, run = await app.runs.start_later(app.campaigns[campaign].send_deployment, error.retry_after, utc_now())
+    return Completed(name="Deferred", message=f"{error}. Goes on at {at:%Y-%m-%d %H:%M:%S} UTC in run {run}.")

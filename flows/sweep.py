@@ -1,0 +1,18 @@
+"""The deployment `tidings-sweep`: every five minutes, makes up for whatever was lost on the way."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from tidings.adapters.blocks import settings_of_this_process
+from tidings.reconcile import reconcile
+from tidings.wiring import open_app, utc_now
+
+
+@flow(name="tidings-sweep", persist_result=False)
+async def sweep() -> None:
+    """Dispatch, schedule and take over what a crash or an outage left undone."""
+    async with open_app(settings_of_this_process()) as app:
+        done = await reconcile(app.ledger, app.runs, app.campaigns, utc_now())
+        for what, count in done.items():
+            print(f"{what}: {count}")

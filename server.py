@@ -1,0 +1,5 @@
+"""uvicorn server:app"""
+
+from tidings.web.app import create_app
+
+app = create_app()

@@ -1,0 +1,148 @@
+"""Take in a webhook: stored before it is answered, then handed to Prefect."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from tidings.campaign import Campaign, Payload, Webhook
+from tidings.errors import LedgerUnavailable, RetryLater, ServiceError
+from tidings.ledger import Ledger, inbox
+from tidings.model import Arrival, Receipt
+from tidings.ports import Runs
+
+log = logging.getLogger("tidings.accept")
+
+#: Webhooks that are stored by one commit at most.
+GROUP_LIMIT = 200
+
+
+def arrival(
+    campaign: Campaign,
+    webhook: Webhook,
+    payload: Payload,
+    *,
+    body: str,
+    key: str | None,
+    now: datetime,
+    testing_minute: float | None,
+) -> Arrival:
+    """A validated body as an event. `key` is the sender's own event id, when it sent one in a header."""
+    return Arrival(
+        id=uuid4(),
+        source=webhook.path,
+        key=key or payload.event_key() or digest(payload),
+        campaign=campaign.name,
+        deployment=webhook.deployment,
+        body=body,
+        contact=payload.contact(),
+        received_at=now,
+        ignored_because=payload.ignored_because(),
+        testing_minute=testing_minute,
+    )
+
+
+def digest(payload: Payload) -> str:
+    """Equal bodies are the same event, whatever the order of their fields."""
+    canonical = json.dumps(payload.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Intake:
+    """Stores webhooks in groups (one commit for all that came while the last was under way) and dispatches them."""
+
+    def __init__(self, ledger: Ledger, runs: Runs, *, now: Any) -> None:
+        self._ledger = ledger
+        self._runs = runs
+        self._now = now
+        self._waiting: list[tuple[Arrival, asyncio.Future[Receipt]]] = []
+        self._flush: asyncio.Task[None] | None = None
+        self._dispatches: dict[UUID, asyncio.Task[UUID | None]] = {}
+
+    async def take(self, arrival: Arrival) -> Receipt:
+        """Store it; returns what is on record. Raises LedgerUnavailable when it could not be stored."""
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self._waiting.append((arrival, future))
+        if self._flush is None or self._flush.done():
+            self._flush = asyncio.create_task(self._store())
+        return await future
+
+    async def _store(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting[:GROUP_LIMIT], self._waiting[GROUP_LIMIT:]
+            await self._store_group(group)
+
+    async def _store_group(self, group: list[tuple[Arrival, asyncio.Future[Receipt]]]) -> None:
+        try:
+            async with self._ledger.transaction() as connection:
+                receipts = await inbox.accept(connection, [arrival for arrival, _ in group])
+        except BaseException as error:
+            if len(group) > 1 and not isinstance(error, (LedgerUnavailable, asyncio.CancelledError)):
+                for one in group:  # one bad row must not cost the others theirs
+                    await self._store_group([one])
+                return
+            _fail(group, error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        for (_, future), receipt in zip(group, receipts, strict=True):
+            if not future.done():
+                future.set_result(receipt)
+
+    async def dispatch(self, dispatch_id: UUID) -> UUID | None:
+        """Hand a dispatch to Prefect, once however many ask; None when Prefect is away (it is made up for later)."""
+        task = self._dispatches.get(dispatch_id)
+        if task is None:
+            task = asyncio.create_task(dispatch(self._ledger, self._runs, dispatch_id, self._now()))
+            self._dispatches[dispatch_id] = task
+            task.add_done_callback(lambda _: self._dispatches.pop(dispatch_id, None))
+        return await asyncio.shield(task)
+
+    async def drain(self) -> None:
+        """Wait until what was taken is stored and handed on."""
+        tasks: list[asyncio.Task[Any]] = [t for t in (self._flush, *self._dispatches.values()) if t]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _fail(group: list[tuple[Arrival, asyncio.Future[Receipt]]], error: BaseException) -> None:
+    for _, future in group:
+        if not future.done():
+            future.set_exception(error)
+
+
+async def dispatch(ledger: Ledger, runs: Runs, dispatch_id: UUID, now: datetime) -> UUID | None:
+    """Start the handler run of a dispatch. The dispatch id is the run's idempotency key: a repeat is harmless."""
+    async with ledger.reading() as connection:
+        deployment, event_ids = await inbox.dispatch_group(connection, dispatch_id)
+    try:
+        run_id = await runs.start_handler(deployment, event_ids, dispatch_id)
+    except ServiceError as error:
+        level = logging.WARNING if isinstance(error, RetryLater) else logging.ERROR
+        log.log(level, "dispatch.deferred", extra={"dispatch": str(dispatch_id), "error": str(error)})
+        return None
+    async with ledger.transaction() as connection:
+        await inbox.dispatched(connection, dispatch_id, run_id, now)
+    return run_id
+
+
+def answer(webhook: Webhook, receipt: Receipt, flow_run_id: UUID | None) -> Mapping[str, Any]:
+    """What the sender is told: what really happened."""
+    if receipt.ignored_because:
+        message = f"{webhook.noun} stored; no email will be sent because {receipt.ignored_because}"
+    elif flow_run_id:
+        message = f"{webhook.noun} processed successfully"
+    else:
+        message = f"{webhook.noun} stored; it will be processed as soon as the scheduler is back"
+    return {
+        "message": message,
+        "event_id": str(receipt.event_id),
+        "flow_run_id": str(flow_run_id) if flow_run_id else None,
+        "contact_created": receipt.contact_created,
+        **({"duplicate": True} if receipt.duplicate else {}),
+    }

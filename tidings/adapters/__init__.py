@@ -1,0 +1,1 @@
+"""One file a service: its words and errors become ours here, and nowhere else."""

@@ -1,0 +1,142 @@
+"""Make Prefect's work pool and deployments match the campaigns and the code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from prefect import Flow
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.exceptions import ObjectNotFound
+from prefect.utilities.callables import parameter_schema
+from prefect.workers.process import ProcessWorker
+
+from tidings.adapters.prefect import prefect_errors
+from tidings.campaign import Campaigns
+from tidings.settings import ROOT, Settings
+
+#: A worker says every 30 s that it lives; after three missed words it counts as gone.
+HEARTBEAT_SECONDS = 95.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A deployment as the code needs it."""
+
+    name: str
+    flow: Flow[..., Any]
+    entrypoint: str
+    tags: tuple[str, ...] = ()
+    every: timedelta | None = None
+    concurrency: int | None = None
+    description: str = ""
+    schema: dict[str, Any] = field(default_factory=dict)
+
+
+def wanted(campaigns: Campaigns) -> Iterator[Wanted]:
+    """Every deployment: a handler a webhook, a sender a campaign, and the two that look after all of them."""
+    from flows import handler, notion_mirror, send_email, sweep
+
+    for campaign, webhook in campaigns.webhooks:
+        yield Wanted(
+            name=webhook.deployment,
+            flow=handler.handler(campaign, webhook),
+            entrypoint=f"flows.handler.{webhook.deployment.replace('-', '_')}",
+            tags=("tidings", f"campaign:{campaign.name}", f"sequence:{webhook.sequence}"),
+            description=webhook.summary,
+        )
+    for campaign in campaigns.values():
+        yield Wanted(
+            name=campaign.send_deployment,
+            flow=send_email.sender(campaign),
+            entrypoint=f"flows.send_email.{campaign.send_deployment.replace('-', '_')}",
+            tags=("tidings", f"campaign:{campaign.name}"),
+            description=f"Sends the mails of {campaign.title}",
+        )
+    yield Wanted(
+        name="tidings-sweep",
+        flow=sweep.sweep,
+        entrypoint="flows.sweep.sweep",
+        tags=("tidings",),
+        every=timedelta(minutes=5),
+        concurrency=1,
+        description="Makes up for what a crash or an outage left undone",
+    )
+    yield Wanted(
+        name="tidings-notion-mirror",
+        flow=notion_mirror.mirror_to_notion,
+        entrypoint="flows.notion_mirror.mirror_to_notion",
+        tags=("tidings",),
+        every=timedelta(minutes=1),
+        concurrency=1,
+        description="Brings Notion's rows up to date from the ledger",
+    )
+
+
+async def deploy(client: PrefectClient, campaigns: Campaigns, settings: Settings) -> list[str]:
+    """Create or update the work pool and every deployment; returns their names. Harmless to repeat."""
+    await _work_pool(client, settings.work_pool)
+    return [await _deploy(client, each, settings.work_pool) for each in wanted(campaigns)]
+
+
+async def _work_pool(client: PrefectClient, name: str) -> None:
+    try:
+        await client.read_work_pool(name)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        await client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
+
+
+async def _deploy(client: PrefectClient, each: Wanted, pool: str) -> str:
+    flow_id = await client.create_flow(each.flow)
+    schema = parameter_schema(each.flow).model_dump_for_openapi()
+    schedules = [DeploymentScheduleCreate(schedule=IntervalSchedule(interval=each.every))] if each.every else []
+    await client.create_deployment(
+        flow_id=flow_id,
+        name=each.name,
+        entrypoint=each.entrypoint,
+        # A standard `prefect worker start` goes to this folder before it imports the flow.
+        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
+        parameter_openapi_schema=schema,
+        enforce_parameter_schema=True,
+        work_pool_name=pool,
+        tags=list(each.tags),
+        description=each.description,
+        concurrency_limit=each.concurrency,
+        schedules=schedules,
+        paused=False,
+    )
+    return each.name
+
+
+async def problems(client: PrefectClient, campaigns: Campaigns) -> list[str]:
+    """What differs between Prefect and the code: missing deployments, other parameters (F4, F8)."""
+    found = []
+    async with prefect_errors("deployments"):
+        there = {d.name: d for d in await client.read_deployments(limit=200)}
+    for each in wanted(campaigns):
+        deployment = there.get(each.name)
+        if deployment is None:
+            found.append(f"deployment {each.name!r} is missing in Prefect; run: tidings deploy")
+            continue
+        schema = parameter_schema(each.flow).model_dump_for_openapi()
+        if (deployment.parameter_openapi_schema or {}).get("properties") != schema.get("properties"):
+            found.append(f"deployment {each.name!r} has other parameters than the code; run: tidings deploy")
+        if deployment.paused:
+            found.append(f"deployment {each.name!r} is paused in Prefect; resume it there")
+    return found
+
+
+async def live_workers(client: PrefectClient, pool: str, now: datetime) -> list[str]:
+    """The names of workers that have polled the pool lately."""
+    async with prefect_errors(f"work pool {pool!r}"):
+        workers = await client.read_workers_for_work_pool(pool)
+    return [
+        w.name
+        for w in workers
+        if w.last_heartbeat_time and now - w.last_heartbeat_time < timedelta(seconds=HEARTBEAT_SECONDS)
+    ]

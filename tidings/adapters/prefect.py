@@ -1,0 +1,120 @@
+"""Prefect: start runs, ask what became of them, deploy. Its words and errors become ours here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+from tidings.errors import OutcomeUnknown, Refused, RetryLater
+from tidings.model import Slot
+
+SERVICE = "Prefect"
+#: A webhook waits no longer than this for Prefect; then it is answered 202 and dispatched later.
+PATIENCE_SECONDS = 5.0
+#: Prefect's page size for run queries.
+PAGE = 200
+
+
+class PrefectRuns:
+    """The engine as the use cases see it. Keeps one client, so one TLS context and one connection pool."""
+
+    def __init__(self, client: PrefectClient, campaign_deployments: dict[str, str]) -> None:
+        self.client = client
+        self._send_deployments = campaign_deployments
+
+    async def start_handler(self, deployment: str, event_ids: Sequence[UUID], dispatch_id: UUID) -> UUID:
+        """The handler run of a dispatch. The same dispatch id always answers with the same run."""
+        many = f"{len(event_ids)} event" + ("s" if len(event_ids) != 1 else "")
+        run = await self._run(
+            deployment,
+            parameters={"event_ids": [str(e) for e in event_ids]},
+            idempotency_key=f"dispatch:{dispatch_id}",
+            flow_run_name=f"{deployment} · {many}",
+        )
+        return run.id
+
+    async def start_send(self, slot: Slot, *, at: datetime, key: str) -> tuple[UUID, bool]:
+        """The send run of a slot, and whether it has yet to begin."""
+        run = await self._run(
+            self._send_deployments[slot.campaign],
+            parameters={"template": slot.template, "due": slot.at.isoformat()},
+            idempotency_key=key,
+            flow_run_name=f"{slot.template} · {slot.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
+            scheduled_time=at,
+            tags=[f"campaign:{slot.campaign}", f"sequence:{slot.sequence}", f"template:{slot.template}"],
+        )
+        waits = run.state is None or run.state.type in {StateType.SCHEDULED, StateType.PENDING}
+        return run.id, waits
+
+    async def start_later(self, deployment: str, seconds: float, now: datetime) -> tuple[datetime, UUID]:
+        """A send run for whatever was left behind, after this long; one a deployment and minute at most."""
+        at = now + timedelta(seconds=seconds)
+        run = await self._run(
+            deployment,
+            parameters={},
+            idempotency_key=f"left:{at:%Y-%m-%dT%H:%M}",
+            flow_run_name=f"left behind · {at:%Y-%m-%d %H:%M:%S} UTC",
+            scheduled_time=at,
+        )
+        return at, run.id
+
+    async def _run(self, deployment: str, **arguments: Any) -> FlowRun:
+        async with prefect_errors(f"deployment {deployment!r}"):
+            run: FlowRun = await run_deployment(  # type: ignore[misc]
+                f"{deployment}/{deployment}", client=self.client, timeout=0, as_subflow=False, **arguments
+            )
+            return run
+
+    async def ended(self, run_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Of these runs, those that will not run any more, and how they ended; "gone" for deleted ones."""
+        ended: dict[UUID, str] = {}
+        for start in range(0, len(run_ids), PAGE):
+            page = list(run_ids[start : start + PAGE])
+            async with prefect_errors("flow runs"):
+                runs = await self.client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=page)), limit=PAGE
+                )
+            ended |= {run.id: run.state.type.value.lower() for run in runs if run.state and run.state.is_final()}
+            ended |= dict.fromkeys(set(page) - {run.id for run in runs}, "gone")
+        return ended
+
+    async def ping(self) -> None:
+        """Raises RetryLater when Prefect's API does not answer."""
+        async with prefect_errors("the API"):
+            await self.client.hello()
+
+
+@asynccontextmanager
+async def open_client() -> AsyncIterator[PrefectClient]:
+    """A client that is kept for the life of the process."""
+    async with get_client() as client:
+        yield client
+
+
+@asynccontextmanager
+async def prefect_errors(what: str) -> AsyncIterator[None]:
+    """Prefect's errors as ours; nothing here waits longer than PATIENCE_SECONDS."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise OutcomeUnknown(SERVICE, f"{what}: no answer within {PATIENCE_SECONDS:g} s") from error
+    except ObjectNotFound as error:
+        raise Refused(SERVICE, f"{what} does not exist; run: tidings deploy", status=404) from error
+    except PrefectHTTPStatusError as error:
+        status = error.response.status_code
+        kind = RetryLater if status in {408, 425, 429} or status >= 500 else Refused
+        raise kind(SERVICE, f"{what}: {error}"[:500], status=status) from error
+    except httpx.TransportError as error:
+        raise RetryLater(SERVICE, f"{what}: cannot be reached: {error}", retry_after=2.0) from error

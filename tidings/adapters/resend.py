@@ -1,0 +1,259 @@
+"""Resend: send, ask, and understand its webhooks. Speaks through the `resend` SDK; its errors become ours here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+import httpx
+import resend
+from resend.exceptions import NoContentError, ResendError
+from resend.http_client_async import AsyncHTTPClient
+from svix.webhooks import Webhook, WebhookVerificationError
+
+from tidings.errors import (
+    KeyReused,
+    MessageRefused,
+    OutcomeUnknown,
+    QuotaExhausted,
+    Refused,
+    RetryLater,
+    ServiceError,
+    TidingsError,
+)
+from tidings.model import MessageState, Report
+
+SERVICE = "Resend"
+#: When a quota is used up and Resend names no time, ask again after this long.
+QUOTA_PAUSE_SECONDS = 3600.0
+
+#: What each event of Resend's says of a message. Others (opened, clicked, scheduled, …) change no state.
+OUTCOMES = {
+    "email.sent": MessageState.SENT,
+    "email.delivered": MessageState.DELIVERED,
+    "email.bounced": MessageState.BOUNCED,
+    "email.complained": MessageState.COMPLAINED,
+    "email.failed": MessageState.FAILED,
+    "email.suppressed": MessageState.FAILED,
+}
+
+
+class InvalidSignature(TidingsError):
+    """A delivery that Resend did not sign with our secret (check RESEND_WEBHOOK_SECRET)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A sending domain as Resend reports it."""
+
+    name: str
+    status: str
+
+
+class _Transport(AsyncHTTPClient):
+    """The SDK's HTTP, on one client that is kept: a new TLS context a call costs more than the call."""
+
+    def __init__(self, timeout: float) -> None:
+        self._client = httpx.AsyncClient(timeout=timeout)
+        self.headers: Mapping[str, str] = {}
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        json: Any = None,
+        files: Any = None,
+        data: Any = None,
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        answer = await self._client.request(method, url, headers=dict(headers), json=json)
+        self.headers = answer.headers
+        return answer.content, answer.status_code, answer.headers
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+
+class Resend:
+    """The account that mails leave through. One per process: the SDK keeps its settings in module globals."""
+
+    def __init__(self, *, api_key: str, api_url: str, timeout: float = 20.0) -> None:
+        resend.api_key = api_key
+        resend.api_url = api_url
+        self._transport = _Transport(timeout)
+        resend.default_async_http_client = self._transport
+
+    @property
+    def rate_limit(self) -> float | None:
+        """Requests a second, as the last answer's ratelimit headers said."""
+        limit = self._transport.headers.get("ratelimit-limit")
+        policy = self._transport.headers.get("ratelimit-policy", "")
+        window = next((p[2:] for p in policy.split(";") if p.startswith("w=")), "1")
+        return float(limit) / float(window) if limit and limit.isdigit() and window.isdigit() else None
+
+    async def send(self, payloads: Sequence[Mapping[str, Any]], key: str) -> list[str | MessageRefused]:
+        """Hand over up to 100 mails under one idempotency key.
+
+        Returns, in the same order, Resend's id or why that mail alone was refused. Raises MessageRefused when
+        the whole request was refused because of its content, Refused for our set-up (key, domain), RetryLater
+        when nothing was done, OutcomeUnknown when only a repeat with the same key and payloads is safe.
+        """
+        if len(payloads) == 1:
+            answer = await _call(resend.Emails.send_async(cast(Any, dict(payloads[0])), {"idempotency_key": key}))
+            return [_id(answer)]
+        options: Any = {"idempotency_key": key, "batch_validation": "permissive"}
+        answer = await _call(resend.Batch.send_async(cast(Any, [dict(p) for p in payloads]), options))
+        return _batch_results(answer, len(payloads))
+
+    async def get(self, provider_id: str) -> Mapping[str, Any]:
+        """A mail as Resend has it."""
+        answer: Mapping[str, Any] = await _call(resend.Emails.get_async(provider_id))
+        return answer
+
+    async def domains(self) -> list[Domain]:
+        """The account's sending domains. Raises Refused when the key may only send."""
+        answer = await _call(resend.Domains.list_async())
+        return [Domain(d["name"], d["status"]) for d in answer.get("data", [])]
+
+    async def close(self) -> None:
+        await self._transport.aclose()
+
+
+def verify(raw: bytes, headers: Mapping[str, str], secret: str) -> None:
+    """Raises InvalidSignature unless these very bytes were signed by Resend (Svix), at most 5 minutes ago."""
+    try:
+        Webhook(secret).verify(raw, dict(headers))
+    except (WebhookVerificationError, ValueError) as error:  # malformed base64 surfaces as ValueError
+        raise InvalidSignature(f"Resend's signature does not fit (check RESEND_WEBHOOK_SECRET): {error}") from error
+
+
+def understand(svix_id: str, raw: bytes, now: datetime) -> Report:
+    """A verified webhook as a Report. Unknown types are fine; broken JSON is a ValueError."""
+    event = json.loads(raw)
+    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        raise ValueError("a Resend webhook is an object with a 'type'")
+    given = event.get("data")
+    data: dict[str, Any] = given if isinstance(given, dict) else {}
+    state = OUTCOMES.get(event["type"])
+    return Report(
+        id=svix_id,
+        type=event["type"],
+        provider_id=data.get("email_id"),
+        state=None if _is_transient(event["type"], data) else state,
+        at=_moment(event.get("created_at"), now),
+        reason=_reason(data),
+        message_id=_tag(data.get("tags"), "message"),
+    )
+
+
+def _tag(tags: Any, name: str) -> str | None:
+    """Tags come back as a map, in older samples as a list of name and value (apis.md 2.6)."""
+    if isinstance(tags, list):
+        tags = {t.get("name"): t.get("value") for t in tags if isinstance(t, dict)}
+    value = tags.get(name) if isinstance(tags, dict) else None
+    return str(value) if value else None
+
+
+def _is_transient(kind: str, data: Mapping[str, Any]) -> bool:
+    """A bounce that is not for good says nothing final: Resend's network goes on trying (apis.md 2.6)."""
+    bounce = data.get("bounce")
+    return kind == "email.bounced" and isinstance(bounce, dict) and bounce.get("type") == "Transient"
+
+
+def _reason(data: Mapping[str, Any]) -> str | None:
+    for name in ("bounce", "failed", "suppressed"):
+        part = data.get(name)
+        if isinstance(part, dict):
+            said = [str(part[k]) for k in ("type", "subType", "reason", "message") if part.get(k)]
+            return f"Resend: {', '.join(said)}"
+    return None
+
+
+def _moment(value: Any, fallback: datetime) -> datetime:
+    """Resend writes times both as ISO with Z and as "2026-07-04 22:13:42+00" (apis.md 2.2)."""
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return fallback
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _id(answer: Mapping[str, Any]) -> str:
+    value = answer.get("id")
+    if not isinstance(value, str) or not value:
+        raise OutcomeUnknown(SERVICE, f"answered 200 without an id: {str(dict(answer))[:200]}", status=200)
+    return value
+
+
+def _batch_results(answer: Mapping[str, Any], count: int) -> list[str | MessageRefused]:
+    """Ids in order; the permissive mode leaves out refused mails and lists their indexes under `errors`."""
+    refused = {
+        int(e["index"]): MessageRefused(SERVICE, str(e.get("message", "refused")), status=422)
+        for e in answer.get("errors") or []
+    }
+    ids = [item.get("id") for item in answer.get("data") or []]
+    if len(ids) + len(refused) != count or not all(isinstance(i, str) and i for i in ids):
+        raise OutcomeUnknown(SERVICE, f"answered {len(ids)} ids for {count} mails", status=200)
+    rest = iter(ids)
+    return [refused.get(n) or str(next(rest)) for n in range(count)]
+
+
+async def _call(call: Any) -> Any:
+    try:
+        return await call
+    except NoContentError as error:
+        raise OutcomeUnknown(SERVICE, "answered with nothing", status=200) from error
+    except ResendError as error:
+        raise classify(error) from error
+
+
+def classify(error: ResendError) -> ServiceError:
+    """The one place that says what each of Resend's errors means for us (table in apis.md 2.3)."""
+    status, name, message = int(error.code), str(error.error_type), str(error.message)
+    if name == "HttpClientError":
+        return _transport_error(error, message)
+    known: dict[str, Any] = {"status": status, "code": name}
+    if name == "invalid_idempotent_request":
+        return KeyReused(SERVICE, message, **known)
+    if name == "concurrent_idempotent_requests":
+        return OutcomeUnknown(SERVICE, message, **known)
+    if status == 409:
+        return RetryLater(SERVICE, message, **known)
+    if name in {"daily_quota_exceeded", "monthly_quota_exceeded"}:
+        return QuotaExhausted(SERVICE, message, retry_after=_retry_after(error, QUOTA_PAUSE_SECONDS), **known)
+    if status == 429:
+        return RetryLater(SERVICE, message, retry_after=_retry_after(error, 1.0), **known)
+    if status in {400, 422, 451}:
+        return MessageRefused(SERVICE, message, **known)
+    if 400 <= status < 500 and status not in {408, 425}:
+        return Refused(SERVICE, message, **known)
+    return OutcomeUnknown(SERVICE, message, **known)
+
+
+def _transport_error(error: ResendError, message: str) -> ServiceError:
+    """Refused connections did nothing; a lost or late answer may have done everything."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)):
+            return RetryLater(SERVICE, f"cannot be reached: {message}", retry_after=2.0)
+        cause = cause.__cause__ or cause.__context__
+    return OutcomeUnknown(SERVICE, f"the answer was lost: {message or 'no answer in time'}")
+
+
+def _retry_after(error: ResendError, default: float) -> float:
+    headers = {k.lower(): v for k, v in (getattr(error, "headers", None) or {}).items()}
+    value = headers.get("retry-after")
+    if value is None:
+        return default
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except ValueError:
+        return default

@@ -1,0 +1,255 @@
+"""What a campaign is: data that routes, deployments, template checks and the demo all follow from.
+
+A campaign is a folder with a `campaign.py` that defines `CAMPAIGN = Campaign(...)`, and a folder `copy/`
+with one starter mail per template. Nothing outside that folder knows its names.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tidings.errors import CampaignError
+from tidings.model import ContactFacts
+
+SLUG = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
+
+
+class Payload(BaseModel, ABC):
+    """A webhook's body. A campaign's payload models derive from this and answer five questions about it."""
+
+    #: Unknown fields are kept in the stored event and do no harm: senders add fields without asking.
+    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
+
+    @abstractmethod
+    def contact(self) -> ContactFacts | None:
+        """Whom it is about, or None when it says nothing of a person."""
+
+    @abstractmethod
+    def enrolment_key(self) -> str:
+        """What makes this enrolment the same as another: a contact, a booking, a payment."""
+
+    def event_key(self) -> str | None:
+        """The sender's own id of this event; None when it has none and equal bodies are the same event."""
+        return None
+
+    def ignored_because(self) -> str | None:
+        """Why this starts nothing, or None when it does."""
+        return None
+
+    def anchor(self, received_at: datetime) -> datetime:
+        """The moment that the sequence's gaps count from."""
+        return received_at
+
+    def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+        """Template variables that this body makes known. Unknown ones are left out, never invented."""
+        return {}
+
+    def segment(self) -> str | None:
+        """The contact's segment, when the body says enough to know it."""
+        return None
+
+    def sent_elsewhere(self) -> Mapping[int, datetime]:
+        """Positions that someone else has sent already, and when."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One mail of a sequence: its template in Notion, and its gap to the anchor (negative: before it)."""
+
+    template: str
+    after: timedelta
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Mails in order. `priority` decides between sequences of one contact: higher wins."""
+
+    name: str
+    title: str
+    steps: tuple[Step, ...]
+    priority: int = 0
+
+    @cached_property
+    def templates(self) -> tuple[str, ...]:
+        return tuple(step.template for step in self.steps)
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """A route `/webhook/<path>`, the deployment that handles it, and the sequence that it starts."""
+
+    path: str
+    deployment: str
+    noun: str
+    sequence: str
+    payload: type[Payload]
+    examples: Mapping[str, Mapping[str, Any]]
+    summary: str
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A campaign, checked when it is made: names that do not fit together are refused here."""
+
+    name: str
+    title: str
+    sequences: tuple[Sequence, ...]
+    webhooks: tuple[Webhook, ...]
+    #: Contexts that `tidings templates check` renders every template with, one for each kind of contact.
+    samples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    folder: Path = Path()
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise CampaignError(f"Campaign {self.name!r}: " + "; ".join(problems))
+
+    def _problems(self) -> Iterator[str]:
+        names = [s.name for s in self.sequences]
+        templates = [t for s in self.sequences for t in s.templates]
+        paths = [w.path for w in self.webhooks]
+        for value in (self.name, *names, *paths, *(w.deployment for w in self.webhooks)):
+            if not SLUG.match(value):
+                yield f"{value!r} is not a name: use lower-case letters, digits and single hyphens"
+        for what, values in (("sequence", names), ("template", templates), ("webhook path", paths)):
+            for value in sorted({v for v in values if values.count(v) > 1}):
+                yield f"the {what} {value!r} is named twice"
+        for webhook in self.webhooks:
+            if webhook.sequence not in names:
+                yield f"webhook {webhook.path!r} starts {webhook.sequence!r}, which is none of {names}"
+        for sequence in self.sequences:
+            if not sequence.steps:
+                yield f"sequence {sequence.name!r} has no steps"
+
+    @property
+    def send_deployment(self) -> str:
+        return f"{self.name}-send-email"
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return tuple(t for s in self.sequences for t in s.templates)
+
+    def sequence(self, name: str) -> Sequence:
+        return next(s for s in self.sequences if s.name == name)
+
+    def sequence_of_template(self, template: str) -> Sequence:
+        return next(s for s in self.sequences if template in s.templates)
+
+    def webhook(self, path: str) -> Webhook:
+        return next(w for w in self.webhooks if w.path == path)
+
+    def starter(self, template: str) -> tuple[str, str]:
+        """The starter copy of a template: its subject and its HTML body."""
+        path = self.folder / "copy" / f"{template}.html"
+        if not path.is_file():
+            raise CampaignError(f"Campaign {self.name!r} has no starter copy {path}")
+        head, _, body = path.read_text(encoding="utf-8").partition("\n\n")
+        if not head.startswith("Subject: ") or not body.strip():
+            raise CampaignError(f"{path}: the first line must be 'Subject: …', then an empty line, then HTML")
+        return head.removeprefix("Subject: ").strip(), body.strip()
+
+
+class Campaigns(Mapping[str, Campaign]):
+    """All campaigns by name, with look-ups across them."""
+
+    NO_PATHS: ClassVar[str] = "no campaign was found in {folders}: a campaign is a folder with a campaign.py"
+
+    def __init__(self, campaigns: list[Campaign]) -> None:
+        self._by_name = {c.name: c for c in campaigns}
+        for what, values in (
+            ("campaign name", [c.name for c in campaigns]),
+            ("webhook path", [w.path for c in campaigns for w in c.webhooks]),
+            ("deployment", [w.deployment for c in campaigns for w in c.webhooks]),
+            ("template", [t for c in campaigns for t in c.templates]),
+        ):
+            twice = sorted({v for v in values if values.count(v) > 1})
+            if twice:
+                raise CampaignError(f"Two campaigns use the same {what}: {', '.join(twice)}")
+
+    def __getitem__(self, name: str) -> Campaign:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    @property
+    def webhooks(self) -> list[tuple[Campaign, Webhook]]:
+        return [(c, w) for c in self.values() for w in c.webhooks]
+
+    @property
+    def templates(self) -> list[str]:
+        return [t for c in self.values() for t in c.templates]
+
+    def of_template(self, template: str) -> Campaign:
+        for campaign in self.values():
+            if template in campaign.templates:
+                return campaign
+        raise CampaignError(f"No campaign has a template {template!r}; it has {', '.join(self.templates)}")
+
+
+def load_campaigns(folders: list[Path]) -> Campaigns:
+    """Every campaign in these folders (a folder of campaigns, or one campaign's own folder)."""
+    found: list[Campaign] = []
+    for folder in folders:
+        files = [folder / "campaign.py"] if (folder / "campaign.py").is_file() else sorted(folder.glob("*/campaign.py"))
+        found += [_load(path) for path in files]
+    if not found:
+        raise CampaignError(Campaigns.NO_PATHS.format(folders=", ".join(str(f) for f in folders)))
+    return Campaigns(found)
+
+
+def _load(path: Path) -> Campaign:
+    module = _import(path)
+    campaign = getattr(module, "CAMPAIGN", None)
+    if not isinstance(campaign, Campaign):
+        raise CampaignError(f"{path} does not define CAMPAIGN = Campaign(...)")
+    object.__setattr__(campaign, "folder", path.parent)
+    return campaign
+
+
+def _import(path: Path) -> ModuleType:
+    """Import a campaign's package under a name of its own, so that its files can import each other."""
+    name = f"tidings_campaign_{path.parent.name}"
+    if name not in sys.modules:
+        package = ModuleType(name)
+        package.__path__ = [str(path.parent)]
+        sys.modules[name] = package
+    full = f"{name}.campaign"
+    if full in sys.modules and getattr(sys.modules[full], "__file__", None) == str(path):
+        return sys.modules[full]
+    spec = importlib.util.spec_from_file_location(full, path)
+    if spec is None or spec.loader is None:
+        raise CampaignError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def explain(error: ValidationError) -> list[dict[str, Any]]:
+    """A validation error as field, what is wrong, and what is accepted; without the sender's own values."""
+    return [
+        {
+            "loc": ["body", *item["loc"]],
+            "field": ".".join(str(p) for p in item["loc"]),
+            "msg": item["msg"],
+            "type": item["type"],
+        }
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]

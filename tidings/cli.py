@@ -1,0 +1,253 @@
+"""The `tidings` command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tidings.errors import TidingsError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Webhooks in, the right sequence of emails out.")
+notion_app = typer.Typer(no_args_is_help=True, help="Notion's databases.")
+templates_app = typer.Typer(no_args_is_help=True, help="The copy in Notion.")
+events_app = typer.Typer(no_args_is_help=True, help="Webhooks that came in.")
+app.add_typer(notion_app, name="notion")
+app.add_typer(templates_app, name="templates")
+app.add_typer(events_app, name="events")
+
+out = Console()
+err = Console(stderr=True)
+
+
+def main() -> None:
+    """Entry point: our own errors are a message and exit code 1, not a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        app()
+    except TidingsError as error:
+        err.print(f"[bold red]{type(error).__name__}[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _with_app(work: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Run something with everything wired."""
+    from tidings.adapters.blocks import settings_of_this_process
+    from tidings.wiring import open_app
+
+    async def go() -> Any:
+        async with open_app(settings_of_this_process()) as parts:
+            return await work(parts)
+
+    return asyncio.run(go())
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the ledger's schema up to date. Harmless to repeat."""
+    from tidings.ledger import Ledger
+    from tidings.ledger.migrate import migrate as run
+    from tidings.ledger.migrate import revision
+    from tidings.ledger.store import unavailable_is_ours
+    from tidings.settings import database_url
+
+    async def go() -> str | None:
+        ledger = Ledger(database_url())
+        try:
+            with unavailable_is_ours():
+                await run(ledger.engine)
+                return await revision(ledger.engine)
+        finally:
+            await ledger.close()
+
+    out.print(f"ledger at revision {asyncio.run(go())}")
+
+
+@app.command()
+def deploy() -> None:
+    """Create or update Prefect's work pool and every deployment. Harmless to repeat."""
+    from tidings.adapters.blocks import settings_of_this_process
+    from tidings.adapters.deploy import deploy as run
+    from tidings.adapters.prefect import open_client
+    from tidings.campaign import load_campaigns
+
+    settings = settings_of_this_process()
+
+    async def go() -> list[str]:
+        async with open_client() as client:
+            return await run(client, load_campaigns(settings.campaign_folders), settings)
+
+    for name in asyncio.run(go()):
+        out.print(f"deployed {name}")
+
+
+@app.command()
+def worker() -> None:
+    """Run the warm worker until Ctrl-C or SIGTERM."""
+    from tidings.adapters.blocks import settings_of_this_process
+    from tidings.worker import serve
+
+    serve(settings_of_this_process())
+
+
+@notion_app.command("init")
+def notion_init(
+    parent: Annotated[str, typer.Option(help="Id of the Notion page that the databases are created under")],
+    write: Annotated[Path | None, typer.Option(help="File that the ids are written to, as NAME=value lines")] = None,
+) -> None:
+    """Create the databases under a page, or add missing properties to those that the settings name."""
+    from tidings.adapters.notion import Notion
+    from tidings.campaign import load_campaigns
+    from tidings.notion_schema import databases
+    from tidings.notion_setup import create_databases
+    from tidings.settings import NotionAccess
+
+    access = NotionAccess.load()
+    campaigns = load_campaigns(access.campaign_folders)
+    longest = max(len(s.steps) for c in campaigns.values() for s in c.sequences)
+
+    async def go() -> list[tuple[Any, str, str]]:
+        notion = Notion(token=access.notion_token.get_secret_value(), api_url=access.notion_api_url)
+        try:
+            wanted = [(d, access.ids.get(d.field)) for d in databases(longest)]
+            return list(await create_databases(notion, parent, wanted))
+        finally:
+            await notion.close()
+
+    lines = []
+    for database, given, what in asyncio.run(go()):
+        lines.append(f"{database.setting}={given}")
+        out.print(f"{database.setting}={given}  # {database.title}: {what}", soft_wrap=True)
+    if write:
+        write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@templates_app.command("push")
+def templates_push(
+    overwrite: Annotated[bool, typer.Option(help="Also replace copy that a person has edited in Notion")] = False,
+) -> None:
+    """Put the starter copy into Notion. Never overwrites what a person edited unless told to."""
+    from tidings.notion_setup import push_templates
+
+    async def go(parts: Any) -> Any:
+        return await push_templates(
+            parts.notion, parts.settings.notion_templates_db_id, parts.campaigns, overwrite=overwrite
+        )
+
+    for name, what in _with_app(go):
+        out.print(f"{name}: {what}")
+
+
+@templates_app.command("check")
+def templates_check() -> None:
+    """Check every template that any campaign names; exit code 1 when one cannot be sent."""
+    from tidings.notion_setup import check_templates
+
+    async def go(parts: Any) -> Any:
+        database = parts.settings.notion_templates_db_id
+        return await check_templates(parts.notion, database, parts.campaigns, parts.settings.facts, datetime.now(UTC))
+
+    results = _with_app(go)
+    bad = [r for r in results if r.problem]
+    for result in results:
+        mark = "[red]✗[/]" if result.problem else "[green]✓[/]"
+        out.print(f"{mark} {result.template}" + (f": {result.problem}" if result.problem else ""), soft_wrap=True)
+    out.print(f"{len(results) - len(bad)} of {len(results)} templates can be sent")
+    if bad:
+        raise typer.Exit(1)
+
+
+@events_app.command("list")
+def events_list(
+    state: Annotated[str | None, typer.Option(help="accepted, dispatched, handled, ignored or failed")] = None,
+    source: Annotated[str | None, typer.Option(help="The webhook's path, such as christmas-signup")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+) -> None:
+    """Webhooks that came in, newest first."""
+    from tidings.ledger import inbox
+
+    async def go(parts: Any) -> Any:
+        async with parts.ledger.reading() as connection:
+            return await inbox.list_events(connection, state=state, source=source, limit=limit)
+
+    table = Table("received", "id", "webhook", "contact", "state", "why")
+    for row in _with_app(go):
+        when = row.received_at.astimezone(UTC)
+        table.add_row(
+            f"{when:%Y-%m-%d %H:%M:%S}", str(row.id), row.source, row.email or "", row.state, row.reason or ""
+        )
+    out.print(table)
+
+
+@events_app.command("replay")
+def events_replay(
+    ids: Annotated[list[UUID] | None, typer.Argument(help="Events to replay")] = None,
+    failed: Annotated[bool, typer.Option(help="All failed events")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be replayed")] = False,
+) -> None:
+    """Handle events again, such as those that failed for a template that is mended now. Nothing is sent twice."""
+    from tidings.replay import replay
+
+    if not ids and not failed:
+        raise typer.BadParameter("name events, or say --failed")
+
+    async def go(parts: Any) -> Any:
+        return await replay(parts.ledger, parts.runs, ids=ids or [], failed=failed, dry_run=dry_run)
+
+    result = _with_app(go)
+    for event_id, what in result.items():
+        out.print(f"{event_id}: {what}")
+    out.print(f"{len(result)} events" + (" would be replayed" if dry_run else ""))
+
+
+@app.command()
+def contact(email: Annotated[str, typer.Argument(help="The contact's address")]) -> None:
+    """The whole story of one contact, with the reason for everything that was not sent."""
+    from tidings.ledger import mails, people
+
+    async def go(parts: Any) -> Any:
+        async with parts.ledger.reading() as connection:
+            person = await people.find_contact(connection, email)
+            if person is None:
+                return None
+            return (
+                person,
+                await people.suppressions(connection, person.id),
+                await people.events_of(connection, person.id),
+                await mails.story(connection, email),
+            )
+
+    found = _with_app(go)
+    if found is None:
+        raise typer.BadParameter(f"{email} is not known")
+    _print_story(*found)
+
+
+def _print_story(person: Any, suppressions: list[Any], events: list[Any], messages: list[Any]) -> None:
+    out.print(f"[bold]{person.email}[/]  {person.first_name or ''}  {person.business_name or ''}")
+    out.print(f"known since {person.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC; consent: {person.consent}")
+    for each in suppressions:
+        lifted = f", lifted {each.lifted_at:%Y-%m-%d}" if each.lifted_at else ""
+        out.print(f"[yellow]not mailed[/] ({each.sequence or 'everything'}): {each.reason}, by {each.source}{lifted}")
+    table = Table("received", "webhook", "state", "why", "event")
+    for row in events:
+        when = row.received_at.astimezone(UTC)
+        table.add_row(f"{when:%Y-%m-%d %H:%M:%S}", row.source, row.state, row.reason or "", str(row.id))
+    out.print(table)
+    table = Table("due", "template", "state", "sent", "why")
+    for row in messages:
+        sent = f"{row.sent_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if row.sent_at else ""
+        due = row.due_at.astimezone(UTC)
+        table.add_row(f"{due:%Y-%m-%d %H:%M:%S}", row.template, row.state, sent, row.reason or "")
+    out.print(table)

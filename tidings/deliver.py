@@ -1,0 +1,275 @@
+"""Send what is due: claim, render, store the bodies, hand over, settle. Every step can be repeated without harm."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from tidings.errors import CopyError, KeyReused, MessageRefused, OutcomeUnknown, Refused, RetryLater
+from tidings.ledger import Ledger, mails, outcomes, people
+from tidings.ledger.mails import Claim, ClaimedMessage
+from tidings.model import MessageState, Template
+from tidings.ports import Copy, Sender
+from tidings.render import one_line, render
+from tidings.unsubscribe import Links
+
+log = logging.getLogger("tidings.deliver")
+
+BATCH = 100
+#: How long after Resend first saw a key a repeat is safe: Resend forgets keys after 24 h (docs, Nov 2026).
+KEY_LIFETIME = timedelta(hours=23)
+#: A run waits this many seconds at most when it is told to come again later; for longer it gives way to a later run.
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who the mails come from."""
+
+    sender: str
+    name: str
+    postal_address: str
+    reply_to: str | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a run is to send: a template's slot, or the mails of events that are due at once."""
+
+    campaign: str
+    until: datetime
+    template: str | None = None
+    event_ids: tuple[UUID, ...] | None = None
+
+
+@dataclass
+class Sent:
+    """What a run did, for its artifact and its end state."""
+
+    sent: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: Sent) -> None:
+        self.sent += other.sent
+        for mine, theirs in ((self.skipped, other.skipped), (self.failed, other.failed)):
+            for reason, count in theirs.items():
+                mine[reason] = mine.get(reason, 0) + count
+
+
+class Delivery:
+    """Everything that sending needs, wired once a process."""
+
+    def __init__(
+        self, ledger: Ledger, copy: Copy, sender: Sender, links: Links, identity: Identity, *, lease: float
+    ) -> None:
+        self.ledger = ledger
+        self.copy = copy
+        self.sender = sender
+        self.links = links
+        self.identity = identity
+        self.lease = lease
+        self._templates: dict[str, Template] = {}
+
+    async def next_claim(self, selection: Selection, run_id: UUID | None) -> Claim | None:
+        """First what a dead run left behind, then what is due and nobody holds; None when there is neither."""
+        async with self.ledger.transaction() as connection:
+            left = await mails.take_over(connection, campaign=selection.campaign, lease=self.lease, flow_run_id=run_id)
+            if left is not None:
+                log.warning("claim.taken_over", extra={"claim": str(left.id), "messages": len(left.messages)})
+                return left
+            return await mails.claim_due(
+                connection,
+                campaign=selection.campaign,
+                template=selection.template,
+                slot_until=selection.until,
+                event_ids=selection.event_ids,
+                lease=self.lease,
+                flow_run_id=run_id,
+                limit=BATCH,
+            )
+
+    async def prepare(self, claim: Claim) -> tuple[Claim, Sent]:
+        """Skip who may not be mailed any more, render the rest, and store what Resend will be given."""
+        done = Sent()
+        fresh = [m for m in claim.messages if m.payload is None]
+        if not fresh:
+            return claim, done
+        async with self.ledger.reading() as connection:
+            stopped = await people.stopped(connection, [m.id for m in fresh])
+        payloads: dict[UUID, str] = {}
+        failed: dict[UUID, str] = {}
+        templates = await self._fetch({m.template for m in fresh if m.id not in stopped}, failed, fresh)
+        for message in fresh:
+            if message.id in stopped or message.id in failed:
+                continue
+            try:
+                payloads[message.id] = self._payload(message, templates[message.template])
+            except CopyError as error:
+                failed[message.id] = str(error)
+        await self._store(payloads, stopped, failed)
+        for reason in stopped.values():
+            done.add(Sent(skipped={reason: 1}))
+        for reason in failed.values():
+            done.add(Sent(failed={reason: 1}))
+        ready = tuple(
+            replace(m, payload=payloads.get(m.id, m.payload)) for m in claim.messages if m.payload or m.id in payloads
+        )
+        return Claim(claim.id, ready, claim.first_sent_at), done
+
+    async def _fetch(
+        self, names: set[str], failed: dict[UUID, str], fresh: Sequence[ClaimedMessage]
+    ) -> Mapping[str, Template]:
+        """Templates as they stand now, fetched once a run; a bad one fails its messages and no others."""
+        for name in sorted(names - set(self._templates)):
+            try:
+                self._templates |= await self.copy.templates([name])
+            except CopyError as error:
+                failed |= {m.id: str(error) for m in fresh if m.template == name}
+        return self._templates
+
+    async def _store(
+        self, payloads: Mapping[UUID, str], stopped: Mapping[UUID, str], failed: Mapping[UUID, str]
+    ) -> None:
+        async with self.ledger.transaction() as connection:
+            if payloads:
+                await mails.store_payloads(connection, payloads)
+            for message_id, reason in stopped.items():
+                await mails.settle_messages(connection, [message_id], MessageState.SKIPPED, reason)
+            for message_id, reason in failed.items():
+                await mails.settle_messages(connection, [message_id], MessageState.FAILED, reason)
+
+    def _payload(self, message: ClaimedMessage, template: Template) -> str:
+        """The request to Resend, made once and kept to the byte: a repeat with other bytes would be refused."""
+        link = self.links.unsubscribe(message.enrolment_id)
+        mail = render(
+            template,
+            message.variables,
+            footer={
+                "sender": self.identity.name,
+                "postal_address": self.identity.postal_address,
+                "unsubscribe_url": link,
+            },
+        )
+        payload: dict[str, Any] = {
+            "from": self.identity.sender,
+            "to": [message.email],
+            "subject": one_line(mail.subject),
+            "html": mail.html,
+            "text": mail.text,
+            "headers": self.links.headers(message.enrolment_id),
+            "tags": [
+                {"name": "campaign", "value": message.campaign},
+                {"name": "sequence", "value": message.sequence},
+                {"name": "template", "value": message.template},
+                {"name": "message", "value": str(message.id)},
+            ],
+        }
+        if self.identity.reply_to:
+            payload["reply_to"] = self.identity.reply_to
+        return mails.to_json(payload)
+
+    async def hand_over(self, claim: Claim, run_id: UUID | None) -> Sent:
+        """One call to Resend for one claim, and its outcome into the ledger.
+
+        Raises RetryLater, OutcomeUnknown and Refused; the claim, its bodies and its key stay for a repeat.
+        """
+        if not claim.messages:
+            return await self._settle_all(claim, MessageState.SKIPPED, "")
+        async with self.ledger.transaction() as connection:
+            held = await mails.renew(connection, claim.id, self.lease, run_id)
+        if held is None:
+            log.warning("claim.lost", extra={"claim": str(claim.id)})
+            return Sent()
+        if _expired(held.first_sent_at):
+            return await self._give_up(claim)
+        try:
+            results = await self.sender.send([json.loads(m.payload) for m in claim.messages if m.payload], claim.key)
+        except MessageRefused as error:
+            return await self._refused(claim, error, run_id)
+        except KeyReused as error:
+            return await self._settle_all(claim, MessageState.UNKNOWN, str(error))
+        except (Refused, RetryLater):
+            if held.first_sent_at is None:
+                await self._forget_call(claim)
+            raise
+        return await self._settle(claim, results)
+
+    async def _forget_call(self, claim: Claim) -> None:
+        async with self.ledger.transaction() as connection:
+            await mails.nothing_was_done(connection, claim.id)
+
+    async def _settle(self, claim: Claim, results: Sequence[str | MessageRefused]) -> Sent:
+        pairs = list(zip(claim.messages, results, strict=True))
+        sent = {m.id: r for m, r in pairs if isinstance(r, str)}
+        refused = {m.id: str(r) for m, r in pairs if not isinstance(r, str)}
+        async with self.ledger.transaction() as connection:
+            await mails.settle_sent(connection, claim.id, sent)
+            await outcomes.catch_up(connection, list(sent.values()))
+            for message_id, reason in refused.items():
+                await mails.settle_messages(connection, [message_id], MessageState.FAILED, reason)
+            await mails.close_claim(connection, claim.id)
+        done = Sent(sent=len(sent))
+        for reason in refused.values():
+            done.add(Sent(failed={reason: 1}))
+        return done
+
+    async def _refused(self, claim: Claim, error: MessageRefused, run_id: UUID | None) -> Sent:
+        """A batch refused for one mail's sake did nothing, so each mail gets a key of its own and is sent alone."""
+        if len(claim.messages) == 1:
+            return await self._settle_all(claim, MessageState.FAILED, str(error))
+        async with self.ledger.transaction() as connection:
+            singles = await mails.split(connection, claim.id, [m.id for m in claim.messages], self.lease, run_id)
+        done = Sent()
+        for single in singles:
+            done.add(await self.hand_over(single, run_id))
+        return done
+
+    async def _give_up(self, claim: Claim) -> Sent:
+        hours = int(KEY_LIFETIME.total_seconds() // 3600)
+        reason = (
+            f"handed to Resend more than {hours} h ago without an answer, so it may have been sent; "
+            f"look it up at Resend, then: tidings messages retry"
+        )
+        return await self._settle_all(claim, MessageState.UNKNOWN, reason)
+
+    async def _settle_all(self, claim: Claim, state: MessageState, reason: str) -> Sent:
+        async with self.ledger.transaction() as connection:
+            await mails.settle_messages(connection, [m.id for m in claim.messages], state, reason)
+            await mails.close_claim(connection, claim.id)
+        return Sent(failed={reason: len(claim.messages)} if claim.messages else {})
+
+    async def leave(self, claim: Claim, seconds: float) -> None:
+        """Leave the claim for a later run: same bodies, same key, once this long has passed."""
+        async with self.ledger.transaction() as connection:
+            await mails.postpone(connection, claim.id, seconds)
+
+
+def _expired(first_sent_at: datetime | None) -> bool:
+    return first_sent_at is not None and datetime.now(UTC) - first_sent_at > KEY_LIFETIME
+
+
+async def send_next(delivery: Delivery, selection: Selection, run_id: UUID | None) -> Sent | None:
+    """One claim from beginning to end; None when nothing is due any more.
+
+    After any error the claim is left as it is, so that making the same call again takes it over with the same
+    bodies and the same key.
+    """
+    claim = await delivery.next_claim(selection, run_id)
+    if claim is None:
+        return None
+    try:
+        claim, done = await delivery.prepare(claim)
+        done.add(await delivery.hand_over(claim, run_id))
+    except RetryLater as error:
+        await delivery.leave(claim, error.retry_after if error.retry_after > PATIENCE else 0.0)
+        raise
+    except (OutcomeUnknown, Refused):
+        await delivery.leave(claim, 0.0)
+        raise
+    return done

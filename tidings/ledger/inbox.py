@@ -1,0 +1,339 @@
+"""Webhooks as they come in: stored once, answered the same for ever."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import and_, func, literal, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tidings.ledger.tables import contact, event
+from tidings.model import Arrival, Event, EventState, Receipt
+
+# One statement for many webhooks, so that a group costs one round trip and one commit. Contacts are locked in
+# the order of their addresses, so that two groups that share contacts cannot wait for each other.
+_UPSERT_CONTACTS = text("""
+INSERT INTO contact AS c (id, email, first_name, business_name, consent, attributes, created_at, updated_at)
+SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:emails AS text[]), CAST(:first_names AS text[]),
+                     CAST(:business_names AS text[]), CAST(:consents AS boolean[]), CAST(:attributes AS jsonb[]),
+                     CAST(:times AS timestamptz[]), CAST(:times AS timestamptz[]))
+ON CONFLICT (email) DO UPDATE SET
+    first_name = coalesce(excluded.first_name, c.first_name),
+    business_name = coalesce(excluded.business_name, c.business_name),
+    consent = coalesce(excluded.consent, c.consent),
+    attributes = c.attributes || excluded.attributes,
+    updated_at = greatest(excluded.updated_at, c.updated_at + interval '1 microsecond')
+RETURNING id, email, (xmax = 0) AS created
+""")
+
+_INSERT_EVENTS = text("""
+INSERT INTO event (id, source, key, campaign, deployment, body, contact_id, contact_created, received_at,
+                   testing_minute, state, reason, dispatch_id)
+SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:sources AS text[]), CAST(:keys AS text[]),
+                     CAST(:campaigns AS text[]), CAST(:deployments AS text[]), CAST(:bodies AS text[]),
+                     CAST(:contact_ids AS uuid[]), CAST(:created AS boolean[]), CAST(:times AS timestamptz[]),
+                     CAST(:minutes AS float8[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
+                     CAST(:dispatch_ids AS uuid[]))
+ON CONFLICT (source, key) DO NOTHING
+RETURNING id
+""")
+
+_KNOWN = text("""
+SELECT e.source, e.key, e.id, e.contact_created, e.reason, e.state, e.flow_run_id, e.dispatch_id
+FROM event e JOIN unnest(CAST(:sources AS text[]), CAST(:keys AS text[])) AS wanted (source, key)
+  ON e.source = wanted.source AND e.key = wanted.key
+""")
+
+
+async def accept(connection: AsyncConnection, arrivals: Sequence[Arrival]) -> list[Receipt]:
+    """Store webhooks that are new, and say for each what is on record.
+
+    Events of one deployment in this call share a dispatch id, so one handler run takes them together.
+    A repeat changes nothing, not even the contact.
+    """
+    known = await _known(connection, arrivals)
+    fresh = _first_of_each(a for a in arrivals if (a.source, a.key) not in known)
+    if fresh:
+        contacts = await _upsert_contacts(connection, fresh)
+        stored = await _insert_events(connection, fresh, contacts)
+        if len(stored) < len(fresh):  # another process stored one of them between our look and our insert
+            known = await _known(connection, arrivals)
+    else:
+        contacts, stored = {}, {}
+    seen: set[UUID] = set()
+    receipts = []
+    for arrival in arrivals:
+        receipts.append(stored[arrival.id] if arrival.id in stored else _repeat(arrival, fresh, stored, known))
+        seen.add(arrival.id)
+    return receipts
+
+
+def _first_of_each(arrivals: Any) -> list[Arrival]:
+    unique: dict[tuple[str, str], Arrival] = {}
+    for arrival in arrivals:
+        unique.setdefault((arrival.source, arrival.key), arrival)
+    return list(unique.values())
+
+
+def _repeat(
+    arrival: Arrival, fresh: list[Arrival], stored: dict[UUID, Receipt], known: dict[tuple[str, str], Receipt]
+) -> Receipt:
+    """The receipt of a webhook that is on record already, or that came twice in this very group."""
+    if (arrival.source, arrival.key) in known:
+        return known[arrival.source, arrival.key]
+    first = next(a for a in fresh if (a.source, a.key) == (arrival.source, arrival.key))
+    original = stored[first.id]
+    return Receipt(
+        original.event_id, original.contact_created, True, original.ignored_because, original.flow_run_id,
+        original.dispatch_id,
+    )  # fmt: skip
+
+
+async def _known(connection: AsyncConnection, arrivals: Sequence[Arrival]) -> dict[tuple[str, str], Receipt]:
+    rows = await connection.execute(
+        _KNOWN, {"sources": [a.source for a in arrivals], "keys": [a.key for a in arrivals]}
+    )
+    return {
+        (row.source, row.key): Receipt(
+            event_id=row.id,
+            contact_created=row.contact_created,
+            duplicate=True,
+            ignored_because=row.reason if row.state == EventState.IGNORED else None,
+            flow_run_id=row.flow_run_id,
+            dispatch_id=row.dispatch_id,
+        )
+        for row in rows
+    }
+
+
+async def _upsert_contacts(connection: AsyncConnection, fresh: list[Arrival]) -> dict[str, tuple[UUID, bool]]:
+    facts: dict[str, Any] = {}
+    for arrival in fresh:
+        if arrival.contact:
+            facts[arrival.contact.email] = (arrival.contact, arrival.received_at)
+    if not facts:
+        return {}
+    ordered = [facts[email] for email in sorted(facts)]
+    rows = await connection.execute(
+        _UPSERT_CONTACTS,
+        {
+            "ids": [uuid4() for _ in ordered],
+            "emails": [c.email for c, _ in ordered],
+            "first_names": [c.first_name for c, _ in ordered],
+            "business_names": [c.business_name for c, _ in ordered],
+            "consents": [c.consent for c, _ in ordered],
+            "attributes": [json.dumps(dict(c.attributes)) for c, _ in ordered],
+            "times": [at for _, at in ordered],
+        },
+    )
+    return {row.email: (row.id, row.created) for row in rows}
+
+
+async def _insert_events(
+    connection: AsyncConnection, fresh: list[Arrival], contacts: dict[str, tuple[UUID, bool]]
+) -> dict[UUID, Receipt]:
+    dispatches: dict[str, UUID] = {}
+    receipts: dict[UUID, Receipt] = {}
+    created_here: set[str] = set()
+    who: list[UUID | None] = []
+    for arrival in fresh:
+        contact_id, created = contacts[arrival.contact.email] if arrival.contact else (None, False)
+        if arrival.contact and created:
+            created = arrival.contact.email not in created_here
+            created_here.add(arrival.contact.email)
+        who.append(contact_id)
+        starts = arrival.ignored_because is None
+        receipts[arrival.id] = Receipt(
+            event_id=arrival.id,
+            contact_created=created,
+            duplicate=False,
+            ignored_because=arrival.ignored_because,
+            flow_run_id=None,
+            dispatch_id=dispatches.setdefault(arrival.deployment, uuid4()) if starts else None,
+        )
+    order = sorted(range(len(fresh)), key=lambda i: (fresh[i].source, fresh[i].key))
+    rows = await connection.execute(
+        _INSERT_EVENTS,
+        {
+            "ids": [fresh[i].id for i in order],
+            "sources": [fresh[i].source for i in order],
+            "keys": [fresh[i].key for i in order],
+            "campaigns": [fresh[i].campaign for i in order],
+            "deployments": [fresh[i].deployment for i in order],
+            "bodies": [fresh[i].body for i in order],
+            "contact_ids": [who[i] for i in order],
+            "created": [receipts[fresh[i].id].contact_created for i in order],
+            "times": [fresh[i].received_at for i in order],
+            "minutes": [fresh[i].testing_minute for i in order],
+            "states": [
+                EventState.IGNORED.value if fresh[i].ignored_because else EventState.ACCEPTED.value for i in order
+            ],
+            "reasons": [fresh[i].ignored_because for i in order],
+            "dispatch_ids": [receipts[fresh[i].id].dispatch_id for i in order],
+        },
+    )
+    inserted = {row.id for row in rows}
+    return {event_id: receipt for event_id, receipt in receipts.items() if event_id in inserted}
+
+
+async def dispatch_group(connection: AsyncConnection, dispatch_id: UUID) -> tuple[str, list[UUID]]:
+    """The deployment and the events of one dispatch, always in the same order: a repeated call is the same call."""
+    rows = (
+        await connection.execute(
+            select(event.c.deployment, event.c.id).where(event.c.dispatch_id == dispatch_id).order_by(event.c.id)
+        )
+    ).all()
+    return rows[0].deployment, [row.id for row in rows]
+
+
+async def dispatched(connection: AsyncConnection, dispatch_id: UUID, flow_run_id: UUID, now: datetime) -> None:
+    """Note which Prefect run has the events of a dispatch."""
+    await connection.execute(
+        update(event)
+        .where(event.c.dispatch_id == dispatch_id, event.c.state == EventState.ACCEPTED)
+        .values(state=EventState.DISPATCHED, flow_run_id=flow_run_id, dispatched_at=now)
+    )
+    await connection.execute(text("SELECT pg_notify('tidings_run', '')"))  # wakes the worker (tidings.worker.Wake)
+
+
+async def undispatched(connection: AsyncConnection, *, older_than: datetime, limit: int = 500) -> list[UUID]:
+    """Dispatches that Prefect has not confirmed, oldest first."""
+    rows = await connection.execute(
+        select(event.c.dispatch_id)
+        .where(event.c.state == EventState.ACCEPTED, event.c.received_at <= older_than)
+        .where(event.c.dispatch_id.is_not(None))
+        .group_by(event.c.dispatch_id)
+        .order_by(func.min(event.c.received_at))
+        .limit(limit)
+    )
+    return [row.dispatch_id for row in rows]
+
+
+async def unhandled(
+    connection: AsyncConnection, *, dispatched_before: datetime, limit: int = 500
+) -> list[tuple[UUID, UUID]]:
+    """(event, Prefect run) pairs whose run should have handled them by now."""
+    rows = await connection.execute(
+        select(event.c.id, event.c.flow_run_id)
+        .where(event.c.state == EventState.DISPATCHED)
+        # Twice as long with every attempt, so that an outage of hours is asked about ever more seldom.
+        .where(
+            event.c.dispatched_at
+            <= literal(dispatched_before, event.c.dispatched_at.type)
+            - func.make_interval(0, 0, 0, 0, 0, 0, func.least(3600.0, 10.0 * func.power(2, event.c.attempts)) - 10.0)
+        )
+        .order_by(event.c.dispatched_at)
+        .limit(limit)
+    )
+    return [(row.id, row.flow_run_id) for row in rows]
+
+
+async def requeue(connection: AsyncConnection, event_ids: Sequence[UUID]) -> list[UUID]:
+    """Make events wait for a new handler run, those of one deployment together; returns the new dispatches."""
+    rows = await connection.execute(select(event.c.deployment).where(event.c.id.in_(event_ids)).distinct())
+    dispatches = []
+    for deployment in rows.scalars().all():
+        dispatches.append(uuid4())
+        await connection.execute(
+            update(event)
+            .where(event.c.id.in_(event_ids), event.c.deployment == deployment)
+            .values(
+                state=EventState.ACCEPTED,
+                reason=None,
+                dispatch_id=dispatches[-1],
+                flow_run_id=None,
+                handled_at=None,
+                attempts=event.c.attempts + 1,
+            )
+        )
+    return dispatches
+
+
+async def worn_out(connection: AsyncConnection, event_ids: Sequence[UUID], attempts: int) -> list[UUID]:
+    """Of these events, those that were tried this often."""
+    rows = await connection.execute(select(event.c.id).where(event.c.id.in_(event_ids), event.c.attempts >= attempts))
+    return list(rows.scalars().all())
+
+
+async def lock_events(connection: AsyncConnection, event_ids: Sequence[UUID]) -> list[Event]:
+    """The events that still wait for their handler, locked so that a parallel run finds them handled."""
+    rows = await connection.execute(
+        select(event, contact.c.email)
+        .join(contact, contact.c.id == event.c.contact_id)
+        .where(event.c.id.in_(event_ids))
+        .where(event.c.state.in_([EventState.ACCEPTED, EventState.DISPATCHED]))
+        .order_by(event.c.id)
+        .with_for_update(of=event)
+    )
+    return [
+        Event(
+            id=row.id,
+            source=row.source,
+            campaign=row.campaign,
+            body=row.body,
+            contact_id=row.contact_id,
+            email=row.email,
+            received_at=row.received_at,
+            testing_minute=row.testing_minute,
+            state=EventState(row.state),
+        )
+        for row in rows
+    ]
+
+
+async def settle_events(
+    connection: AsyncConnection,
+    event_ids: Sequence[UUID],
+    state: EventState,
+    now: datetime,
+    reason: str | None = None,
+) -> None:
+    """Note what became of events."""
+    if event_ids:
+        await connection.execute(
+            update(event)
+            .where(event.c.id.in_(event_ids))
+            .values(state=state, reason=reason, handled_at=now if state is EventState.HANDLED else None)
+        )
+
+
+async def list_events(
+    connection: AsyncConnection,
+    *,
+    state: str | None = None,
+    source: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = 50,
+) -> list[Any]:
+    """Events for people to look at, newest first."""
+    wanted = [
+        event.c.state == state if state else None,
+        event.c.source == source if source else None,
+        event.c.received_at >= since if since else None,
+        event.c.received_at < until if until else None,
+    ]
+    query = select(event, contact.c.email).outerjoin(contact, contact.c.id == event.c.contact_id)
+    query = query.where(and_(*[w for w in wanted if w is not None])) if any(w is not None for w in wanted) else query
+    return list((await connection.execute(query.order_by(event.c.received_at.desc()).limit(limit))).all())
+
+
+async def find_events(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Any]:
+    """Events by id, whatever their state."""
+    rows = await connection.execute(select(event).where(event.c.id.in_(ids)))
+    return list(rows.all())
+
+
+async def count_waiting(connection: AsyncConnection, *, older_than: timedelta, now: datetime) -> int:
+    """How many events have waited longer than this for their handler."""
+    rows = await connection.execute(
+        select(func.count())
+        .select_from(event)
+        .where(event.c.state.in_([EventState.ACCEPTED, EventState.DISPATCHED]))
+        .where(event.c.received_at <= now - older_than)
+    )
+    return int(rows.scalar_one())

@@ -1,0 +1,512 @@
+"""Enrolments, their messages, and the claims under which messages are sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import bindparam, func, insert, literal, select, text, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tidings.ledger.tables import claim, contact, enrolment, message
+from tidings.model import OUTCOME_RANK, MessageState, Plan, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedMessage:
+    """A message under a claim, with what is needed to render and send it."""
+
+    id: UUID
+    enrolment_id: UUID
+    template: str
+    campaign: str
+    sequence: str
+    position: int
+    email: str
+    first_name: str | None
+    variables: Mapping[str, Any]
+    due_at: datetime
+    payload: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Messages that one run holds under a lease, and the key that Resend knows them by."""
+
+    id: UUID
+    messages: tuple[ClaimedMessage, ...]
+    #: When Resend may first have seen the key; None when it was never called.
+    first_sent_at: datetime | None
+
+    @property
+    def key(self) -> str:
+        return f"tidings/{self.id}"
+
+
+RowOrNone = Any
+
+
+def _in(seconds: float) -> Any:
+    """A moment from now by the database's clock: workers' own clocks may differ."""
+    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+
+
+async def enrol(connection: AsyncConnection, plans: Sequence[Plan], now: datetime) -> set[UUID]:
+    """Store enrolments with all their messages; returns the event ids of those that were not there before."""
+    if not plans:
+        return set()
+    rows = await connection.execute(
+        pg_insert(enrolment)
+        .on_conflict_do_nothing(index_elements=["campaign", "sequence", "key"])
+        .returning(enrolment.c.id, enrolment.c.event_id),
+        [
+            {
+                "id": uuid4(),
+                "contact_id": plan.contact_id,
+                "event_id": plan.event_id,
+                "campaign": plan.campaign,
+                "sequence": plan.sequence,
+                "key": plan.key,
+                "segment": plan.segment,
+                "variables": dict(plan.variables),
+                "anchor": plan.anchor,
+                "testing_minute": plan.testing_minute,
+                "created_at": now,
+                "updated_at": now,
+            }
+            for plan in plans
+        ],
+    )
+    ids = {row.event_id: row.id for row in rows}
+    messages = [
+        {
+            "id": uuid4(),
+            "enrolment_id": ids[plan.event_id],
+            "campaign": plan.campaign,
+            "sequence": plan.sequence,
+            "position": planned.position,
+            "template": planned.template,
+            "due_at": planned.due_at,
+            "slot_at": planned.slot_at,
+            "state": planned.state,
+            "reason": planned.reason,
+            "created_at": now,
+            "updated_at": now,
+        }
+        for plan in plans
+        if plan.event_id in ids
+        for planned in plan.messages
+    ]
+    if messages:
+        await connection.execute(insert(message), messages)
+    return set(ids)
+
+
+async def unplanned_slots(
+    connection: AsyncConnection, *, event_ids: Sequence[UUID] | None, due_after: datetime, limit: int = 2000
+) -> list[Slot]:
+    """Slots with scheduled messages that no Prefect run has been named for yet."""
+    query = (
+        select(message.c.campaign, message.c.sequence, message.c.template, message.c.slot_at)
+        .where(message.c.state == MessageState.SCHEDULED, message.c.flow_run_id.is_(None))
+        .where(message.c.slot_at > due_after)
+        .distinct()
+        .order_by(message.c.slot_at, message.c.template)
+        .limit(limit)
+    )
+    if event_ids is not None:
+        query = query.join(enrolment, enrolment.c.id == message.c.enrolment_id).where(
+            enrolment.c.event_id.in_(event_ids)
+        )
+    rows = await connection.execute(query)
+    return [Slot(row.campaign, row.sequence, row.template, row.slot_at) for row in rows]
+
+
+async def run_of_slot(connection: AsyncConnection, slot: Slot) -> UUID | None:
+    """The Prefect run that already stands for this slot, if any message knows it."""
+    rows = await connection.execute(
+        select(message.c.flow_run_id)
+        .where(
+            message.c.campaign == slot.campaign,
+            message.c.template == slot.template,
+            message.c.slot_at == slot.at,
+            message.c.state == MessageState.SCHEDULED,
+            message.c.flow_run_id.is_not(None),
+        )
+        .limit(1)
+    )
+    return rows.scalar_one_or_none()
+
+
+async def name_run(connection: AsyncConnection, slot: Slot, flow_run_id: UUID) -> int:
+    """Tie a slot's unplanned messages to the Prefect run that will send them."""
+    rows = await connection.execute(
+        update(message)
+        .where(
+            message.c.campaign == slot.campaign,
+            message.c.template == slot.template,
+            message.c.slot_at == slot.at,
+            message.c.state == MessageState.SCHEDULED,
+            message.c.flow_run_id.is_(None),
+        )
+        .values(flow_run_id=flow_run_id)
+        .returning(message.c.id)
+    )
+    return len(rows.all())
+
+
+async def cancel_run(connection: AsyncConnection, flow_run_id: UUID, reason: str, now: datetime) -> int:
+    """Cancel the mails of a Prefect run that a person cancelled; returns how many."""
+    rows = await connection.execute(
+        update(message)
+        .where(message.c.flow_run_id == flow_run_id, message.c.state == MessageState.SCHEDULED)
+        .values(state=MessageState.CANCELLED, reason=reason, updated_at=now)
+        .returning(message.c.enrolment_id)
+    )
+    enrolments = {row.enrolment_id for row in rows}
+    await touch_enrolments(connection, enrolments, now)
+    return len(enrolments)
+
+
+async def touch_enrolments(connection: AsyncConnection, ids: set[UUID], now: datetime) -> None:
+    """Mark enrolments as changed, so that Notion is brought up to date."""
+    if ids:
+        await connection.execute(update(enrolment).where(enrolment.c.id.in_(ids)).values(updated_at=now))
+
+
+# The lease's clock is the database's: workers' own clocks may differ.
+_TAKE_OVER = text("""
+UPDATE claim SET lease_until = now() + make_interval(secs => :lease), flow_run_id = :run, attempts = attempts + 1
+WHERE id = (
+    SELECT c.id FROM claim c
+    WHERE c.settled_at IS NULL AND c.lease_until < now() AND c.campaign = :campaign
+      AND EXISTS (SELECT 1 FROM message m WHERE m.claim_id = c.id AND m.state = 'sending')
+    ORDER BY c.lease_until LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING id, first_sent_at
+""")
+
+
+async def take_over(
+    connection: AsyncConnection, *, campaign: str, lease: float, flow_run_id: UUID | None
+) -> Claim | None:
+    """The claim of a run that died: same messages, same stored bodies, same key at Resend."""
+    row = (
+        await connection.execute(_TAKE_OVER, {"lease": lease, "run": flow_run_id, "campaign": campaign})
+    ).one_or_none()
+    if row is None:
+        return None
+    return Claim(row.id, await _claimed(connection, row.id), row.first_sent_at)
+
+
+async def claim_due(
+    connection: AsyncConnection,
+    *,
+    campaign: str,
+    template: str | None,
+    slot_until: datetime,
+    event_ids: Sequence[UUID] | None,
+    lease: float,
+    flow_run_id: UUID | None,
+    limit: int,
+) -> Claim | None:
+    """Take up to `limit` due messages that nobody holds. Two runs never take the same one."""
+    wanted = (
+        select(message.c.id)
+        .where(message.c.campaign == campaign, message.c.state == MessageState.SCHEDULED)
+        .where(message.c.slot_at <= slot_until)
+        .order_by(message.c.slot_at, message.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=message)
+    )
+    if template is not None:
+        wanted = wanted.where(message.c.template == template)
+    if event_ids is not None:
+        wanted = wanted.join(enrolment, enrolment.c.id == message.c.enrolment_id).where(
+            enrolment.c.event_id.in_(event_ids)
+        )
+    ids = [row.id for row in await connection.execute(wanted)]
+    if not ids:
+        return None
+    claim_id = uuid4()
+    await connection.execute(
+        insert(claim).values(
+            id=claim_id,
+            campaign=campaign,
+            created_at=func.now(),
+            lease_until=_in(lease),
+            flow_run_id=flow_run_id,
+            attempts=1,
+        )
+    )
+    await connection.execute(
+        update(message)
+        .where(message.c.id.in_(ids))
+        .values(state=MessageState.SENDING, claim_id=claim_id, updated_at=func.now())
+    )
+    return Claim(claim_id, await _claimed(connection, claim_id), None)
+
+
+async def _claimed(connection: AsyncConnection, claim_id: UUID) -> tuple[ClaimedMessage, ...]:
+    rows = await connection.execute(
+        select(message, contact.c.email, contact.c.first_name, enrolment.c.variables)
+        .join(enrolment, enrolment.c.id == message.c.enrolment_id)
+        .join(contact, contact.c.id == enrolment.c.contact_id)
+        .where(message.c.claim_id == claim_id, message.c.state == MessageState.SENDING)
+        .order_by(message.c.id)
+    )
+    return tuple(
+        ClaimedMessage(
+            id=row.id,
+            enrolment_id=row.enrolment_id,
+            template=row.template,
+            campaign=row.campaign,
+            sequence=row.sequence,
+            position=row.position,
+            email=row.email,
+            first_name=row.first_name,
+            variables=row.variables,
+            due_at=row.due_at,
+            payload=row.payload,
+        )
+        for row in rows
+    )
+
+
+async def store_payloads(connection: AsyncConnection, payloads: Mapping[UUID, str]) -> None:
+    """Store what Resend will be given, before it is given. Never overwrites: the first rendering counts."""
+    await connection.execute(
+        update(message)
+        .where(message.c.id == bindparam("m_id"), message.c.payload.is_(None))
+        .values(payload=bindparam("m_payload")),
+        [{"m_id": key, "m_payload": value} for key, value in payloads.items()],
+    )
+
+
+async def renew(connection: AsyncConnection, claim_id: UUID, lease: float, run_id: UUID | None) -> RowOrNone:
+    """Keep a claim and note that Resend may know its key from now on.
+
+    Returns the row with `first_sent_at` as it was before (None: Resend was never called), or None when the
+    claim is no longer ours.
+    """
+    before = (
+        await connection.execute(
+            select(claim.c.id, claim.c.first_sent_at)
+            .where(claim.c.id == claim_id, claim.c.settled_at.is_(None))
+            .where(claim.c.flow_run_id.is_not_distinct_from(run_id))
+            .with_for_update()
+        )
+    ).one_or_none()
+    if before is not None:
+        await connection.execute(
+            update(claim)
+            .where(claim.c.id == claim_id)
+            .values(lease_until=_in(lease), first_sent_at=func.coalesce(claim.c.first_sent_at, func.now()))
+        )
+    return before
+
+
+async def nothing_was_done(connection: AsyncConnection, claim_id: UUID) -> None:
+    """Resend's only answer to this key was a refusal, so it does not count as handed over."""
+    await connection.execute(update(claim).where(claim.c.id == claim_id).values(first_sent_at=None))
+
+
+async def postpone(connection: AsyncConnection, claim_id: UUID, seconds: float) -> None:
+    """Leave a claim, with its bodies and its key, to whoever comes after this long."""
+    await connection.execute(
+        update(claim).where(claim.c.id == claim_id, claim.c.settled_at.is_(None)).values(lease_until=_in(seconds))
+    )
+
+
+async def settle_sent(connection: AsyncConnection, claim_id: UUID, provider_ids: Mapping[UUID, str]) -> None:
+    """Resend has taken these messages. A delivery report that came first is not lowered."""
+    if not provider_ids:
+        return
+    await connection.execute(
+        update(message)
+        .where(message.c.id == bindparam("m_id"), message.c.claim_id == claim_id)
+        .where(message.c.state == MessageState.SENDING)
+        .values(
+            state=MessageState.SENT,
+            provider_id=bindparam("m_provider"),
+            sent_at=func.now(),
+            updated_at=func.now(),
+            reason=None,
+        ),
+        [{"m_id": key, "m_provider": value} for key, value in provider_ids.items()],
+    )
+    await _touch_claimed(connection, claim_id)
+
+
+async def settle_messages(
+    connection: AsyncConnection, ids: Sequence[UUID], state: MessageState, reason: str | None
+) -> None:
+    """Put claimed messages into another state, with the reason for people."""
+    if not ids:
+        return
+    values: dict[str, Any] = {"state": state, "reason": reason, "updated_at": func.now()}
+    if state is MessageState.SCHEDULED:
+        values |= {"claim_id": None}
+    await connection.execute(
+        update(message).where(message.c.id.in_(ids), message.c.state == MessageState.SENDING).values(**values)
+    )
+    rows = await connection.execute(select(message.c.enrolment_id).where(message.c.id.in_(ids)))
+    touched = {row.enrolment_id for row in rows}
+    await connection.execute(update(enrolment).where(enrolment.c.id.in_(touched)).values(updated_at=func.now()))
+
+
+async def learn_sent(connection: AsyncConnection, message_id: UUID, provider_id: str) -> None:
+    """Resend reports on a message whose answer we have not got (yet): it was sent, under this id."""
+    await connection.execute(
+        update(message)
+        .where(message.c.id == message_id, message.c.provider_id.is_(None))
+        .where(message.c.state.in_([MessageState.SENDING, MessageState.UNKNOWN]))
+        .values(
+            state=MessageState.SENT,
+            provider_id=provider_id,
+            sent_at=func.now(),
+            updated_at=func.now(),
+            reason=None,
+        )
+    )
+
+
+async def close_claim(connection: AsyncConnection, claim_id: UUID) -> None:
+    """Nothing of this claim is open any more."""
+    await connection.execute(update(claim).where(claim.c.id == claim_id).values(settled_at=func.now()))
+
+
+async def split(
+    connection: AsyncConnection, claim_id: UUID, ids: Sequence[UUID], lease: float, flow_run_id: UUID | None
+) -> list[Claim]:
+    """Give each message a claim and key of its own; safe only after Resend refused the whole of the old one."""
+    claims = []
+    for message_id in ids:
+        new = uuid4()
+        await connection.execute(
+            insert(claim).from_select(
+                ["id", "campaign", "created_at", "lease_until", "flow_run_id", "attempts"],
+                select(
+                    literal(new, claim.c.id.type),
+                    claim.c.campaign,
+                    func.now(),
+                    _in(lease),
+                    literal(flow_run_id, claim.c.id.type),
+                    literal(1),
+                ).where(claim.c.id == claim_id),
+            )
+        )
+        await connection.execute(update(message).where(message.c.id == message_id).values(claim_id=new))
+        claims.append(Claim(new, await _claimed(connection, new), None))
+    await close_claim(connection, claim_id)
+    return claims
+
+
+async def _touch_claimed(connection: AsyncConnection, claim_id: UUID) -> None:
+    await connection.execute(
+        update(enrolment)
+        .where(enrolment.c.id.in_(select(message.c.enrolment_id).where(message.c.claim_id == claim_id)))
+        .values(updated_at=func.now())
+    )
+
+
+async def apply_outcome(
+    connection: AsyncConnection, provider_id: str, state: MessageState, at: datetime, reason: str | None
+) -> bool:
+    """Raise a message to a reported outcome; a late or lower one changes nothing. False when nobody has this id."""
+    row = (
+        await connection.execute(
+            select(message.c.id, message.c.state, message.c.enrolment_id)
+            .where(message.c.provider_id == provider_id)
+            .with_for_update()
+        )
+    ).one_or_none()
+    if row is None or row.state == MessageState.SENDING:
+        return False
+    current = OUTCOME_RANK.get(MessageState(row.state), 0)
+    if OUTCOME_RANK[state] > current:
+        await connection.execute(
+            update(message)
+            .where(message.c.id == row.id)
+            .values(state=state, outcome_at=at, reason=reason, updated_at=func.now())
+        )
+        await connection.execute(
+            update(enrolment).where(enrolment.c.id == row.enrolment_id).values(updated_at=func.now())
+        )
+    return True
+
+
+async def late_slots(connection: AsyncConnection, *, due_before: datetime, limit: int = 200) -> list[Slot]:
+    """Slots that should have left by now and have not."""
+    rows = await connection.execute(
+        select(message.c.campaign, message.c.sequence, message.c.template, message.c.slot_at)
+        .where(message.c.state == MessageState.SCHEDULED, message.c.slot_at < due_before)
+        .distinct()
+        .order_by(message.c.slot_at)
+        .limit(limit)
+    )
+    return [Slot(row.campaign, row.sequence, row.template, row.slot_at) for row in rows]
+
+
+async def abandoned(connection: AsyncConnection) -> list[str]:
+    """Campaigns that have a claim whose lease ran out with messages still in it."""
+    rows = await connection.execute(
+        select(claim.c.campaign)
+        .where(claim.c.settled_at.is_(None), claim.c.lease_until < func.now())
+        .where(
+            select(message.c.id)
+            .where(message.c.claim_id == claim.c.id, message.c.state == MessageState.SENDING)
+            .exists()
+        )
+        .distinct()
+    )
+    return [row.campaign for row in rows]
+
+
+async def runs_waiting(connection: AsyncConnection, *, limit: int = 5000) -> list[UUID]:
+    """Prefect runs that scheduled messages count on, soonest first."""
+    rows = await connection.execute(
+        select(message.c.flow_run_id, func.min(message.c.slot_at))
+        .where(message.c.state == MessageState.SCHEDULED, message.c.flow_run_id.is_not(None))
+        .group_by(message.c.flow_run_id)
+        .order_by(func.min(message.c.slot_at))
+        .limit(limit)
+    )
+    return [row.flow_run_id for row in rows]
+
+
+async def unname_run(connection: AsyncConnection, flow_run_id: UUID) -> int:
+    """Forget a run that will not send any more, so that the messages get another."""
+    rows = await connection.execute(
+        update(message)
+        .where(message.c.flow_run_id == flow_run_id, message.c.state == MessageState.SCHEDULED)
+        .values(flow_run_id=None)
+        .returning(message.c.id)
+    )
+    return len(rows.all())
+
+
+async def story(connection: AsyncConnection, email: str) -> list[Any]:
+    """Every message of a contact with its enrolment, in the order in which they are due."""
+    rows = await connection.execute(
+        select(
+            message,
+            enrolment.c.segment,
+            enrolment.c.key.label("enrolment_key"),
+            enrolment.c.created_at.label("enrolled_at"),
+        )
+        .join(enrolment, enrolment.c.id == message.c.enrolment_id)
+        .join(contact, contact.c.id == enrolment.c.contact_id)
+        .where(contact.c.email == email.lower())
+        .order_by(message.c.due_at)
+    )
+    return list(rows.all())
+
+
+def to_json(payload: Mapping[str, Any]) -> str:
+    """The stored form of a payload; reading it back gives the same keys in the same order."""
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"))

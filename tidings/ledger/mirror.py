@@ -1,0 +1,142 @@
+"""Rows whose copy in Notion is out of date."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Table, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tidings.ledger.tables import contact, enrolment, message
+from tidings.model import FINAL_STATES, MessageState
+
+_LEFT = {MessageState.SENT, MessageState.DELIVERED, MessageState.BOUNCED, MessageState.COMPLAINED}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row as Notion should show it."""
+
+    id: UUID
+    notion_page_id: str | None
+    updated_at: datetime
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of row: the setting's field that names its database, and how to read what has changed."""
+
+    name: str
+    field: str
+    table: Table
+    changed: Callable[[AsyncConnection, int], Awaitable[list[Row]]]
+
+    async def mirrored(self, connection: AsyncConnection, row_id: UUID, page: str, updated_at: datetime) -> None:
+        """Note that Notion shows the row as it was at `updated_at`; a change meanwhile is written next time."""
+        await connection.execute(
+            update(self.table).where(self.table.c.id == row_id).values(notion_page_id=page, mirrored_at=updated_at)
+        )
+
+
+async def _contacts(connection: AsyncConnection, limit: int) -> list[Row]:
+    rows = await connection.execute(
+        select(contact)
+        .where(contact.c.mirrored_at.is_distinct_from(contact.c.updated_at))
+        .order_by(contact.c.updated_at)
+        .limit(limit)
+    )
+    return [Row(r.id, r.notion_page_id, r.updated_at, _contact_values(r)) for r in rows]
+
+
+def _contact_values(row: Any) -> dict[str, Any]:
+    known = row.attributes
+    return {
+        "Name": known.get("name") or row.first_name or row.email,
+        "email": row.email,
+        "Business Name": row.business_name,
+        "Assessment Score": known.get("assessment_score"),
+        "Segment": known.get("segment"),
+        "Phase": known.get("phase"),
+        "Booking Status": known.get("booking_status"),
+        "Diagnostic Call Date": known.get("diagnostic_call_date"),
+    }
+
+
+async def _enrolments(connection: AsyncConnection, limit: int) -> list[Row]:
+    rows = (
+        await connection.execute(
+            select(enrolment, contact.c.email)
+            .join(contact, contact.c.id == enrolment.c.contact_id)
+            .where(enrolment.c.mirrored_at.is_distinct_from(enrolment.c.updated_at))
+            .order_by(enrolment.c.updated_at)
+            .limit(limit)
+        )
+    ).all()
+    theirs = await connection.execute(
+        select(message.c.enrolment_id, message.c.position, message.c.state, message.c.sent_at).where(
+            message.c.enrolment_id.in_([r.id for r in rows])
+        )
+    )
+    messages: dict[UUID, list[Any]] = {}
+    for each in theirs:
+        messages.setdefault(each.enrolment_id, []).append(each)
+    return [Row(r.id, r.notion_page_id, r.updated_at, _enrolment_values(r, messages.get(r.id, []))) for r in rows]
+
+
+def _enrolment_values(row: Any, messages: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "Email": row.email,
+        "First Name": row.variables.get("first_name"),
+        "Business Name": row.variables.get("business_name"),
+        "Campaign": row.campaign,
+        "Template Type": row.sequence,
+        "Segment": row.segment,
+        "Assessment Score": row.variables.get("assessment_score"),
+        "Signup Date": row.created_at,
+        **{f"Email {m.position} Sent": m.sent_at if m.state in _LEFT else None for m in messages},
+        "Sequence Completed": all(m.state in FINAL_STATES or m.state in _LEFT for m in messages),
+    }
+
+
+async def _messages(connection: AsyncConnection, limit: int) -> list[Row]:
+    """One row a send: messages that still wait have none."""
+    rows = await connection.execute(
+        select(message, contact.c.email)
+        .join(enrolment, enrolment.c.id == message.c.enrolment_id)
+        .join(contact, contact.c.id == enrolment.c.contact_id)
+        .where(message.c.state != MessageState.SCHEDULED.value)
+        .where(message.c.state != MessageState.SENDING.value)
+        .where(message.c.mirrored_at.is_distinct_from(message.c.updated_at))
+        .order_by(message.c.updated_at)
+        .limit(limit)
+    )
+    return [Row(r.id, r.notion_page_id, r.updated_at, _message_values(r)) for r in rows]
+
+
+def _message_values(row: Any) -> dict[str, Any]:
+    return {
+        "Template ID": row.template,
+        "Email": row.email,
+        "Email Number": row.position,
+        "Status": row.state,
+        "Sent Date": row.sent_at,
+        "Resend Email ID": row.provider_id,
+        "Error Message": row.reason,
+    }
+
+
+KINDS = (
+    Kind("contacts", "notion_contacts_db_id", contact, _contacts),
+    Kind("enrolments", "notion_email_sequence_db_id", enrolment, _enrolments),
+    Kind("messages", "notion_email_analytics_db_id", message, _messages),
+)
+
+
+async def behind(connection: AsyncConnection) -> int:
+    """How many rows Notion shows out of date, counted up to a thousand of each kind."""
+    return sum([len(await kind.changed(connection, 1000)) for kind in KINDS])

@@ -1,0 +1,85 @@
+"""The ledger's connection pool, and how its failures become ours."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from tidings.errors import LedgerUnavailable
+
+#: SQLSTATE classes that say "not now": connection, resources (53: disk full), operator intervention, I/O, read-only.
+_UNAVAILABLE = ("08", "53", "57", "58", "25006")
+
+
+class Ledger:
+    """One process's access to PostgreSQL. Query functions live beside this file and take a connection."""
+
+    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+        self.engine: AsyncEngine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=5,
+            pool_pre_ping=True,
+            pool_timeout=10,
+            # A statement that hangs must not hang a webhook: 30 s is far above the slowest query measured.
+            connect_args={
+                "timeout": 5,
+                "command_timeout": 30,
+                "server_settings": {"application_name": "tidings"},
+            },
+        )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A connection inside a transaction, committed at the end; LedgerUnavailable when there is none."""
+        with unavailable_is_ours():
+            async with self.engine.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for reading."""
+        with unavailable_is_ours():
+            async with self.engine.connect() as connection:
+                yield connection
+
+    async def ping(self) -> None:
+        """Raises LedgerUnavailable when PostgreSQL does not answer."""
+        async with self.reading() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+class unavailable_is_ours:  # noqa: N801  (reads as a phrase at its `with`)
+    """Turns the driver's connection and resource errors into LedgerUnavailable; all others pass."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and _is_unavailable(error):
+            raise LedgerUnavailable(f"PostgreSQL did not take it: {_first_line(error)}. Try again later.") from error
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    if isinstance(error, (OSError, TimeoutError, asyncpg.InterfaceError)):
+        return True
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error.sqlstate or "").startswith(_UNAVAILABLE)
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated or isinstance(error, InterfaceError):
+            return True
+        code = str(getattr(error.orig, "sqlstate", "") or "")
+        return code.startswith(_UNAVAILABLE) or (isinstance(error, OperationalError) and not code)
+    return type(error).__name__ == "TimeoutError" and type(error).__module__.startswith("sqlalchemy")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

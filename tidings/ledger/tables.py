@@ -1,0 +1,183 @@
+"""The ledger's tables. PostgreSQL is the truth; Prefect carries ids, Notion is a mirror."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Moment = DateTime(timezone=True)
+
+contact = Table(
+    "contact",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("email", Text, nullable=False, unique=True, comment="lower-cased; what makes a contact the same"),
+    Column("first_name", Text),
+    Column("business_name", Text),
+    Column("consent", Boolean, comment="what the contact last said; null when never asked"),
+    Column("attributes", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("notion_page_id", Text),
+    Column("mirrored_at", Moment, comment="the updated_at that Notion shows"),
+    Index(
+        "ix_contact_unmirrored",
+        "updated_at",
+        postgresql_where=text("mirrored_at IS DISTINCT FROM updated_at"),
+    ),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("source", Text, nullable=False, comment="the webhook's path"),
+    Column("key", Text, nullable=False, comment="the sender's event id, else a digest of the body"),
+    Column("campaign", Text, nullable=False),
+    Column("deployment", Text, nullable=False),
+    Column("body", Text, nullable=False, comment="as it was sent"),
+    Column("contact_id", Uuid, ForeignKey("contact.id")),
+    Column("contact_created", Boolean, nullable=False),
+    Column("received_at", Moment, nullable=False),
+    Column("testing_minute", Float, comment="seconds; null outside of testing, fixed when received"),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    Column("dispatch_id", Uuid, comment="events handed to Prefect together share it: the run's idempotency key"),
+    Column("flow_run_id", Uuid),
+    Column("dispatched_at", Moment),
+    Column("handled_at", Moment),
+    UniqueConstraint("source", "key"),
+    Index("ix_event_waiting", "received_at", postgresql_where=text("state IN ('accepted', 'dispatched')")),
+    Index("ix_event_dispatch_id", "dispatch_id"),
+    Index("ix_event_state_received_at", "state", "received_at"),
+    Index("ix_event_contact_id", "contact_id"),
+)
+
+enrolment = Table(
+    "enrolment",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("contact_id", Uuid, ForeignKey("contact.id"), nullable=False),
+    Column("event_id", Uuid, ForeignKey("event.id"), nullable=False),
+    Column("campaign", Text, nullable=False),
+    Column("sequence", Text, nullable=False),
+    Column("key", Text, nullable=False, comment="the business key: contact, booking or payment"),
+    Column("segment", Text),
+    Column("variables", JSONB, nullable=False),
+    Column("anchor", Moment, nullable=False),
+    Column("testing_minute", Float),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("notion_page_id", Text),
+    Column("mirrored_at", Moment),
+    UniqueConstraint("campaign", "sequence", "key"),
+    Index("ix_enrolment_contact_id", "contact_id"),
+    Index("ix_enrolment_event_id", "event_id"),
+    Index(
+        "ix_enrolment_unmirrored",
+        "updated_at",
+        postgresql_where=text("mirrored_at IS DISTINCT FROM updated_at"),
+    ),
+)
+
+claim = Table(
+    "claim",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="also the idempotency key at Resend: tidings/<id>"),
+    Column("campaign", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("lease_until", Moment, nullable=False),
+    Column("flow_run_id", Uuid, comment="the Prefect run that holds the lease"),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("first_sent_at", Moment, comment="when Resend first saw the key; it forgets it after 24 h"),
+    Column("settled_at", Moment),
+    Index("ix_claim_open", "lease_until", postgresql_where=text("settled_at IS NULL")),
+)
+
+message = Table(
+    "message",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("enrolment_id", Uuid, ForeignKey("enrolment.id"), nullable=False),
+    Column("campaign", Text, nullable=False),
+    Column("sequence", Text, nullable=False),
+    Column("position", SmallInteger, nullable=False),
+    Column("template", Text, nullable=False),
+    Column("due_at", Moment, nullable=False),
+    Column("slot_at", Moment, nullable=False, comment="end of the minute that due_at falls in: the send run's"),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("flow_run_id", Uuid, comment="the Prefect run that is to send it, or has"),
+    Column("claim_id", Uuid, ForeignKey("claim.id")),
+    Column("payload", Text, comment="what Resend is given, byte for byte, stored before the call"),
+    Column("provider_id", Text, comment="Resend's id"),
+    Column("sent_at", Moment),
+    Column("outcome_at", Moment, comment="when Resend reported what became of it"),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("notion_page_id", Text),
+    Column("mirrored_at", Moment),
+    UniqueConstraint("enrolment_id", "position"),
+    Index("ix_message_due", "campaign", "template", "slot_at", postgresql_where=text("state = 'scheduled'")),
+    Index("ix_message_late", "slot_at", postgresql_where=text("state = 'scheduled'")),
+    Index("ix_message_flow_run_id", "flow_run_id", postgresql_where=text("state = 'scheduled'")),
+    Index("ix_message_claim_id", "claim_id", postgresql_where=text("claim_id IS NOT NULL")),
+    Index("ix_message_provider_id", "provider_id", unique=True, postgresql_where=text("provider_id IS NOT NULL")),
+    Index(
+        "ix_message_unmirrored",
+        "updated_at",
+        postgresql_where=text("state <> 'scheduled' AND mirrored_at IS DISTINCT FROM updated_at"),
+    ),
+)
+
+outcome = Table(
+    "outcome",
+    metadata,
+    Column("svix_id", Text, primary_key=True, comment="Resend repeats and reorders; this makes each count once"),
+    Column("type", Text, nullable=False),
+    Column("provider_id", Text),
+    Column("state", Text, comment="what it makes of the message; null when it changes nothing"),
+    Column("reason", Text),
+    Column("occurred_at", Moment, nullable=False),
+    Column("received_at", Moment, nullable=False),
+    Column("body", Text, nullable=False, comment="as Resend sent it"),
+    Index("ix_outcome_provider_id", "provider_id"),
+)
+
+suppression = Table(
+    "suppression",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("contact_id", Uuid, ForeignKey("contact.id"), nullable=False),
+    Column("sequence", Text, comment="only this series; null: everything"),
+    Column("reason", Text, nullable=False),
+    Column("source", Text, nullable=False, comment="who or what said so: link, resend, operator"),
+    Column("created_at", Moment, nullable=False),
+    Column("lifted_at", Moment),
+    Index("ix_suppression_active", "contact_id", postgresql_where=text("lifted_at IS NULL")),
+)

@@ -1,0 +1,160 @@
+"""The commands of the stack's processes, and when each counts as ready."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tidings.local import environment
+from tidings.local.config import HOST, Step
+from tidings.local.environment import Addresses
+from tidings.local.errors import NotReady
+from tidings.local.folder import DataFolder
+from tidings.local.processes import Command, Probe
+from tidings.settings import ROOT
+
+PYTHON = sys.executable
+
+
+def prefect(addresses: Addresses, folder: DataFolder, env: Mapping[str, str]) -> Command:
+    # uvicorn itself rather than `prefect server start`: 1.5 s less, and one process to stop
+    args = [PYTHON, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    args += ["--host", HOST, "--port", str(addresses.config.prefect_port), "--log-level", "warning"]
+    args += ["--timeout-graceful-shutdown", "2"]
+
+    async def ready() -> None:
+        await _get(f"{addresses.prefect_api}/health")
+        await _get(f"{addresses.prefect_api}/ready")
+
+    return Command(
+        name="prefect",
+        args=args,
+        env={**env, **environment.prefect_server(addresses, folder)},
+        cwd=folder.run,
+        log=folder.log("prefect"),
+        ready=ready,
+        timeout=120,
+    )
+
+
+def sandbox(addresses: Addresses, folder: DataFolder, env: Mapping[str, str]) -> Command:
+    options = {
+        "host": HOST,
+        "port": str(addresses.config.sandbox_port),
+        "data": str(folder.sandbox),
+        "webhook-url": f"{addresses.web}/webhook/resend",
+        "webhook-secret": environment.webhook_secret(folder),
+        "signup-url": f"{addresses.web}/webhook/christmas-signup",
+        **addresses.config.sandbox_options,
+    }
+    return Command(
+        name="sandbox",
+        args=[PYTHON, "-m", "tidings.sandbox", *(part for k, v in options.items() for part in (f"--{k}", v))],
+        env=env,
+        cwd=folder.run,
+        log=folder.log("sandbox"),
+        ready=answering(f"{addresses.sandbox}/control/health"),
+        timeout=30,
+    )
+
+
+def web(addresses: Addresses, folder: DataFolder, env: Mapping[str, str]) -> Command:
+    config = addresses.config
+    args = [PYTHON, "-m", "uvicorn", "server:app", "--host", HOST, "--port", str(config.web_port)]
+    args += ["--workers", str(config.web_workers), "--timeout-graceful-shutdown", "3", "--app-dir", str(ROOT)]
+    return Command(
+        name="web",
+        args=args,
+        env=env,
+        cwd=_where(addresses, folder),
+        log=folder.log("web"),
+        ready=answering(f"{addresses.web}/health"),
+    )
+
+
+def worker(name: str, addresses: Addresses, folder: DataFolder, env: Mapping[str, str]) -> Command:
+    async def ready() -> None:
+        """A worker is ready when Prefect has had a heartbeat of it."""
+        if not await online_workers(addresses.prefect_api, environment.WORK_POOL):
+            raise NotReady("Prefect knows of no worker that is online")
+
+    return Command(
+        name=name,
+        args=[PYTHON, "-m", "tidings", "worker"],
+        env=env,
+        cwd=_where(addresses, folder),
+        log=folder.log(name),
+        ready=ready,
+        grace=5,
+    )
+
+
+#: What follows `python -m tidings` for each step; {…} is filled in by the stack.
+STEP_ARGUMENTS: dict[Step, tuple[str, ...]] = {
+    Step.MIGRATE: ("migrate",),
+    Step.NOTION_INIT: ("notion", "init", "--parent", "{parent}", "--write", "{notion_env}"),
+    Step.TEMPLATES: ("templates", "push"),
+    Step.DEPLOY: ("deploy",),
+}
+
+
+def step(
+    which: Step, addresses: Addresses, folder: DataFolder, env: Mapping[str, str], **values: str
+) -> Command:
+    arguments = [part.format(**values) for part in STEP_ARGUMENTS[which]]
+    return Command(
+        name=which.value,
+        args=[PYTHON, "-m", "tidings", *arguments],
+        env=env,
+        # notion init makes what .env has no ids of: ids there are those of a real Notion
+        cwd=folder.run if which is Step.NOTION_INIT else _where(addresses, folder),
+        log=folder.log(which.value),
+        timeout=120,
+    )
+
+
+def _where(addresses: Addresses, folder: DataFolder) -> Path:
+    """The checkout with its .env, or where there is none."""
+    return folder.run if addresses.config.isolated else ROOT
+
+
+async def notion_root(addresses: Addresses) -> str:
+    """The page of the sandbox's Notion that new databases go below."""
+    return str((await _get(f"{addresses.sandbox}/control/health"))["notion_root_page_id"])
+
+
+async def online_workers(prefect_api: str, pool: str) -> int:
+    async with _client() as client:
+        try:
+            answer = await client.post(f"{prefect_api}/work_pools/{pool}/workers/filter", json={"limit": 50})
+        except httpx.TransportError as error:
+            raise NotReady(f"Prefect does not answer: {error}") from None
+    if answer.status_code != httpx.codes.OK:
+        raise NotReady(f"Prefect answers {answer.status_code} for the work pool {pool!r}")
+    return sum(worker["status"] == "ONLINE" for worker in answer.json())
+
+
+def answering(url: str) -> Probe:
+    async def ready() -> None:
+        await _get(url)
+
+    return ready
+
+
+async def _get(url: str) -> Any:
+    async with _client() as client:
+        try:
+            answer = await client.get(url)
+        except httpx.TransportError as error:
+            raise NotReady(f"{url} does not answer: {error or type(error).__name__}") from None
+    if answer.status_code != httpx.codes.OK:
+        raise NotReady(f"{url} answers {answer.status_code}: {answer.text[:500]}")
+    return answer.json()
+
+
+def _client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=5, trust_env=False)  # trust_env: no proxy between local processes

@@ -1,0 +1,189 @@
+"""The words of Tidings as frozen data: contacts, events, enrolments, messages and their states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class EventState(StrEnum):
+    #: Stored and answered; Prefect does not know of it yet.
+    ACCEPTED = "accepted"
+    #: A handler run exists in Prefect.
+    DISPATCHED = "dispatched"
+    #: Enrolled, or found to be enrolled already.
+    HANDLED = "handled"
+    #: Stored, and starts nothing by rule (no consent, unpaid, an event that means nothing to us).
+    IGNORED = "ignored"
+    #: Cannot be handled until a person mends something; `reason` says what. Replay it then.
+    FAILED = "failed"
+
+
+class MessageState(StrEnum):
+    #: Waits for its due time.
+    SCHEDULED = "scheduled"
+    #: Claimed by a run; its body is stored or about to be.
+    SENDING = "sending"
+    #: Resend has taken it and gave it an id.
+    SENT = "sent"
+    #: The recipient's server has taken it.
+    DELIVERED = "delivered"
+    #: The recipient's server refused it for good.
+    BOUNCED = "bounced"
+    #: The recipient called it spam.
+    COMPLAINED = "complained"
+    #: It will not go out: it cannot be rendered, or Resend refuses it. `reason` says why.
+    FAILED = "failed"
+    #: Not sent by rule; `reason` says which.
+    SKIPPED = "skipped"
+    #: A person cancelled it.
+    CANCELLED = "cancelled"
+    #: Handed to Resend more than its key's 24 hours ago without an answer: never sent again by itself.
+    UNKNOWN = "unknown"
+
+
+#: States from which a message never moves by itself.
+FINAL_STATES = frozenset(MessageState) - {MessageState.SCHEDULED, MessageState.SENDING, MessageState.SENT}
+
+#: Provider outcomes in rising order: a late or repeated event never lowers a message's state.
+OUTCOME_RANK = {
+    MessageState.SENT: 1,
+    MessageState.DELIVERED: 2,
+    MessageState.FAILED: 3,
+    MessageState.BOUNCED: 3,
+    MessageState.COMPLAINED: 4,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ContactFacts:
+    """What one webhook says about a person. Unknown values are None and never overwrite known ones."""
+
+    email: str
+    first_name: str | None = None
+    business_name: str | None = None
+    consent: bool | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A validated webhook, ready to be stored."""
+
+    id: UUID
+    source: str
+    key: str
+    campaign: str
+    deployment: str
+    body: str
+    contact: ContactFacts | None
+    received_at: datetime
+    #: Why it starts nothing, or None when it does.
+    ignored_because: str | None
+    #: Length of a "minute" in seconds while TESTING_MODE is on, else None.
+    testing_minute: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a webhook: the answer's content."""
+
+    event_id: UUID
+    contact_created: bool
+    duplicate: bool
+    ignored_because: str | None
+    flow_run_id: UUID | None
+    dispatch_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A stored webhook as the handler reads it."""
+
+    id: UUID
+    source: str
+    campaign: str
+    body: str
+    contact_id: UUID | None
+    email: str | None
+    received_at: datetime
+    testing_minute: float | None
+    state: EventState
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMessage:
+    """One mail of an enrolment, before it is stored."""
+
+    position: int
+    template: str
+    due_at: datetime
+    slot_at: datetime
+    state: MessageState
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An enrolment about to be stored with all its messages."""
+
+    event_id: UUID
+    contact_id: UUID
+    campaign: str
+    sequence: str
+    key: str
+    segment: str | None
+    variables: Mapping[str, Any]
+    anchor: datetime
+    testing_minute: float | None
+    messages: tuple[PlannedMessage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """All mails of one template that are due in the same minute: one run in Prefect."""
+
+    campaign: str
+    sequence: str
+    template: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Copy as it stands in Notion now."""
+
+    name: str
+    subject: str
+    body: str
+    page_id: str
+    edited_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A rendered mail: subject, HTML part and text part."""
+
+    subject: str
+    html: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One webhook of the sender's, understood."""
+
+    #: The delivery's own id, the same in every repeat.
+    id: str
+    type: str
+    provider_id: str | None
+    #: What it makes of the message; None when it changes nothing.
+    state: MessageState | None
+    at: datetime
+    reason: str | None
+    #: Our message's id, when our tags came back.
+    message_id: str | None = None

@@ -1,0 +1,161 @@
+"""Create Notion's databases, put the starter copy there, and check what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import ValidationError
+
+from tidings.adapters.notion import BODY, SUBJECT, TITLE, Notion, plain, rich_text
+from tidings.campaign import Campaigns
+from tidings.errors import CopyError, Refused, TemplateDuplicated
+from tidings.model import Template
+from tidings.notion_schema import Database
+from tidings.render import check
+
+TEMPLATES = "NOTION_TEMPLATES_DB_ID"
+
+
+async def create_databases(
+    notion: Notion, parent: str, databases: Sequence[tuple[Database, str | None]]
+) -> Iterator[tuple[Database, str, str]]:
+    """Create the databases that have no id yet, and add missing properties to those that have one.
+
+    Returns each with its id and what was done: created, completed, or unchanged.
+    """
+    done = []
+    for database, given in databases:
+        if given is None:
+            created, _ = await notion.create_database(parent, database.title, database.properties)
+            done.append((database, created, "created"))
+        else:
+            done.append((database, given, await _complete(notion, database, given)))
+    return iter(done)
+
+
+async def _complete(notion: Notion, database: Database, given: str) -> str:
+    there = {name.lower() for name in await notion.schema(database.setting, given, fresh=True)}
+    missing = {n: p for n, p in database.properties.items() if n.lower() not in there and "title" not in p}
+    if missing:
+        await notion.add_properties(database.setting, given, missing)
+        return "completed: " + ", ".join(missing)
+    return "unchanged"
+
+
+async def property_problems(notion: Notion, database: Database, given: str) -> list[str]:
+    """Properties that the code needs and the database lacks, each with the cure."""
+    problems = []
+    for name in database.properties:
+        try:
+            await notion.property_name(database.setting, given, name)
+        except Refused as error:
+            problems.append(str(error))
+    return problems
+
+
+class Pushed(StrEnum):
+    CREATED = "created"
+    UNCHANGED = "unchanged"
+    #: A person has changed it; it was left alone.
+    EDITED = "edited in Notion, left alone"
+    OVERWRITTEN = "overwritten"
+
+
+async def push_templates(
+    notion: Notion, database: str, campaigns: Campaigns, *, overwrite: bool
+) -> list[tuple[str, Pushed]]:
+    """Put the starter copy into Notion. What is there already stays, unless `overwrite` says otherwise."""
+    title = await notion.property_name(TEMPLATES, database, TITLE)
+    rows = await notion.query(TEMPLATES, database)
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_name.setdefault(plain(row, title), []).append(row)
+    pushed = []
+    for campaign in campaigns.values():
+        for name in campaign.templates:
+            subject, body = campaign.starter(name)
+            pushed.append((name, await _push(notion, database, by_name.get(name, []), name, subject, body, overwrite)))
+    return pushed
+
+
+async def _push(
+    notion: Notion,
+    database: str,
+    rows: list[dict[str, Any]],
+    name: str,
+    subject: str,
+    body: str,
+    overwrite: bool,
+) -> Pushed:
+    if len(rows) > 1:
+        raise TemplateDuplicated(f"Template {name!r} exists {len(rows)} times in {TEMPLATES}; delete all but one")
+    properties = {
+        await notion.property_name(TEMPLATES, database, SUBJECT): {"rich_text": rich_text(subject)},
+        await notion.property_name(TEMPLATES, database, BODY): {"rich_text": rich_text(body)},
+    }
+    await notion.pace()
+    if not rows:
+        title = await notion.property_name(TEMPLATES, database, TITLE)
+        await notion.create_row(TEMPLATES, database, {title: {"title": rich_text(name)}, **properties})
+        return Pushed.CREATED
+    there_subject, there_body = await notion.template_text(rows[0])
+    if (there_subject, there_body) == (subject, body):
+        return Pushed.UNCHANGED
+    if not overwrite and (there_subject.strip() or there_body.strip()):
+        return Pushed.EDITED
+    await notion.update_row(str(rows[0]["id"]), properties)
+    return Pushed.OVERWRITTEN
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A template and what is wrong with it; nothing when `problem` is None."""
+
+    template: str
+    sequence: str
+    problem: str | None
+
+
+async def check_templates(
+    notion: Notion, database: str, campaigns: Campaigns, facts: Mapping[str, Any], now: datetime
+) -> list[Checked]:
+    """Every template that any campaign names: present, once, filled in, and renderable for every kind of contact."""
+    results = []
+    for campaign in campaigns.values():
+        for sequence in campaign.sequences:
+            contexts = sample_contexts(campaigns, campaign.name, sequence.name, facts, now)
+            for name in sequence.templates:
+                results.append(Checked(name, sequence.name, await _check(notion, database, name, contexts)))
+    return results
+
+
+async def _check(notion: Notion, database: str, name: str, contexts: Mapping[str, Mapping[str, Any]]) -> str | None:
+    try:
+        template: Template = (await notion.templates(database, [name]))[name]
+    except CopyError as error:
+        return str(error)
+    for who, values in contexts.items():
+        try:
+            check(template, values)
+        except CopyError as error:
+            return f"For {who}: {error}"
+    return None
+
+
+def sample_contexts(
+    campaigns: Campaigns, campaign: str, sequence: str, facts: Mapping[str, Any], now: datetime
+) -> dict[str, dict[str, Any]]:
+    """Variables of each sample contact of a sequence."""
+    webhook = next(w for w in campaigns[campaign].webhooks if w.sequence == sequence)
+    samples = campaigns[campaign].samples.get(sequence) or webhook.examples
+    contexts = {}
+    for who, body in samples.items():
+        try:
+            contexts[who] = webhook.payload.model_validate(body).variables(facts, now)
+        except ValidationError as error:
+            raise CopyError(f"The sample {who!r} of {campaign}/{sequence} is not a valid body: {error}") from error
+    return contexts

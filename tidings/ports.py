@@ -1,0 +1,37 @@
+"""What the use cases need from the outside, in their own words. Adapters satisfy these; tests may too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from tidings.errors import MessageRefused
+from tidings.model import Slot, Template
+
+
+class Copy(Protocol):
+    """Where the copy is written."""
+
+    async def templates(self, names: Sequence[str]) -> dict[str, Template]: ...
+
+
+class Sender(Protocol):
+    """Who delivers."""
+
+    async def send(self, payloads: Sequence[Mapping[str, Any]], key: str) -> list[str | MessageRefused]: ...
+
+
+class Runs(Protocol):
+    """The engine that schedules and runs the work."""
+
+    async def start_handler(self, deployment: str, event_ids: Sequence[UUID], dispatch_id: UUID) -> UUID: ...
+
+    async def start_send(self, slot: Slot, *, at: datetime, key: str) -> tuple[UUID, bool]:
+        """The run of this key and whether it has yet to begin (a repeat of the key finds the same run)."""
+        ...
+
+    async def ended(self, run_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Of these runs, those that will not run any more, and how they ended: completed, cancelled, failed, gone."""
+        ...

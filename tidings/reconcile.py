@@ -1,0 +1,126 @@
+"""Make up for what a crash or an outage left undone. Every step is harmless when there is nothing to make up for."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from tidings.accept import dispatch
+from tidings.campaign import Campaigns
+from tidings.enrol import schedule_slot
+from tidings.ledger import Ledger, inbox, mails
+from tidings.model import EventState, Slot
+from tidings.ports import Runs
+
+log = logging.getLogger("tidings.reconcile")
+
+#: A webhook that Prefect does not know of after this long was not dispatched by whoever took it in.
+DISPATCH_AFTER = timedelta(seconds=5)
+#: A handler run gets this long before its end is looked into; doubled with every further attempt.
+HANDLE_AFTER = timedelta(seconds=20)
+#: A mail that is this long overdue has lost its run.
+LATE_AFTER = timedelta(seconds=60)
+MOST_ATTEMPTS = 12
+
+CANCELLED_BY_A_PERSON = "cancelled in Prefect's dashboard"
+
+
+class AllRuns(Runs, Protocol):
+    """What is needed beyond starting runs."""
+
+    async def start_later(self, deployment: str, seconds: float, now: datetime) -> tuple[datetime, UUID]: ...
+
+
+async def reconcile(ledger: Ledger, runs: AllRuns, campaigns: Campaigns, now: datetime) -> dict[str, int]:
+    """All steps; returns how much each had to do."""
+    return {
+        "dispatched": await dispatch_waiting(ledger, runs, now),
+        "handled again": await handle_again(ledger, runs, now),
+        "cancelled": await follow_cancellations(ledger, runs, now),
+        "scheduled": await schedule_unplanned(ledger, runs, now),
+        "late": await send_late(ledger, runs, now),
+        "taken over": await take_over(ledger, runs, campaigns, now),
+    }
+
+
+async def dispatch_waiting(ledger: Ledger, runs: Runs, now: datetime) -> int:
+    """Hand to Prefect what it has not confirmed; stops at the first refusal, as the rest would fare the same."""
+    async with ledger.reading() as connection:
+        waiting = await inbox.undispatched(connection, older_than=now - DISPATCH_AFTER)
+    for done, dispatch_id in enumerate(waiting):
+        if await dispatch(ledger, runs, dispatch_id, now) is None:
+            return done
+    return len(waiting)
+
+
+async def handle_again(ledger: Ledger, runs: Runs, now: datetime) -> int:
+    """Events whose run has ended without handling them get another, unless a person cancelled it."""
+    async with ledger.reading() as connection:
+        pairs = await inbox.unhandled(connection, dispatched_before=now - HANDLE_AFTER)
+    ended = await runs.ended(list({run for _, run in pairs}))
+    cancelled = [event for event, run in pairs if ended.get(run) == "cancelled"]
+    again = [event for event, run in pairs if run in ended and ended[run] != "cancelled"]
+    async with ledger.transaction() as connection:
+        await inbox.settle_events(connection, cancelled, EventState.FAILED, now, CANCELLED_BY_A_PERSON)
+        hopeless = await inbox.worn_out(connection, again, MOST_ATTEMPTS)
+        reason = f"its run ended {MOST_ATTEMPTS} times without an answer; see the runs in Prefect, then replay it"
+        await inbox.settle_events(connection, hopeless, EventState.FAILED, now, reason)
+        rest = [e for e in again if e not in set(hopeless)]
+        await inbox.requeue(connection, rest)
+    return len(rest)
+
+
+async def follow_cancellations(ledger: Ledger, runs: Runs, now: datetime) -> int:
+    """A run that a person cancelled in Prefect cancels its mails; a run that ended otherwise gives them back."""
+    async with ledger.reading() as connection:
+        waiting = await mails.runs_waiting(connection)
+    cancelled = 0
+    for run_id, how in (await runs.ended(waiting)).items():
+        async with ledger.transaction() as connection:
+            if how == "cancelled":
+                cancelled += await mails.cancel_run(connection, run_id, CANCELLED_BY_A_PERSON, now)
+            else:
+                await mails.unname_run(connection, run_id)
+    return cancelled
+
+
+async def schedule_unplanned(ledger: Ledger, runs: Runs, now: datetime) -> int:
+    """Future mails without a run get theirs."""
+    async with ledger.reading() as connection:
+        slots = await mails.unplanned_slots(connection, event_ids=None, due_after=now)
+    for slot in slots:
+        await schedule_slot(ledger, runs, slot)
+    return len(slots)
+
+
+async def send_late(ledger: Ledger, runs: Runs, now: datetime) -> int:
+    """Overdue mails whose run is gone get another at once. One that still waits for a worker is left to it."""
+    async with ledger.reading() as connection:
+        slots = await mails.late_slots(connection, due_before=now - LATE_AFTER)
+    started = 0
+    for slot in slots:
+        started += await _send_late(ledger, runs, slot, now)
+    return started
+
+
+async def _send_late(ledger: Ledger, runs: Runs, slot: Slot, now: datetime) -> int:
+    async with ledger.reading() as connection:
+        known = await mails.run_of_slot(connection, slot)
+    if known is not None:
+        return 0
+    # One attempt a minute at most, whoever asks.
+    key = f"late:{slot.template}:{slot.at.isoformat()}:{now:%Y-%m-%dT%H:%M}"
+    run_id, _ = await runs.start_send(slot, at=now, key=key)
+    log.warning("mails.late", extra={"template": slot.template, "due": slot.at.isoformat(), "run": str(run_id)})
+    return 1
+
+
+async def take_over(ledger: Ledger, runs: AllRuns, campaigns: Campaigns, now: datetime) -> int:
+    """Claims of dead runs are sent by a new run, with the same bodies under the same key."""
+    async with ledger.reading() as connection:
+        names = await mails.abandoned(connection)
+    for name in names:
+        await runs.start_later(campaigns[name].send_deployment, 0.0, now)
+    return len(names)

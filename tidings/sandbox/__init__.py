@@ -1,0 +1,1 @@
+"""Local stand-ins for Notion and Resend: one process that speaks both wire protocols."""

@@ -1,0 +1,283 @@
+"""Every knob of Tidings, with its meaning. Read once, at the entrance of a process; never at import.
+
+A value comes from the environment, else from `.env`, else (for a secret) from the file named in `<NAME>_FILE`,
+else from the Prefect Secret block named beside it. What is wrong or missing is refused all at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tidings.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def setting(default: Any = ..., *, block: str | None = None, **kwargs: Any) -> Any:
+    """A field whose value may also live in a Prefect Secret block."""
+    extra: dict[str, Any] = {"prefect_block": block} if block else {}
+    return Field(default, json_schema_extra=extra, **kwargs)
+
+
+class Settings(BaseSettings):
+    """One typed object for the whole product. Environment names are the field names in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    database_url: SecretStr = setting(
+        description="PostgreSQL of the ledger, such as postgresql://user:password@host:5432/tidings"
+    )
+    prefect_api_url: str = setting(description="Prefect's API, such as http://prefect:4200/api")
+
+    notion_token: SecretStr = setting(block="notion-token", description="Notion integration token (ntn_…)")
+    notion_templates_db_id: str = setting(
+        block="notion-email-templates-db-id", description="Notion database (or data source) of the templates"
+    )
+    notion_email_sequence_db_id: str = setting(
+        block="notion-email-sequence-db-id", description="Notion database with one row an enrolment"
+    )
+    notion_contacts_db_id: str = setting(block="notion-businessx-db-id", description="Notion database of the contacts")
+    notion_customer_projects_db_id: str | None = setting(
+        None,
+        block="notion-customer-projects-db-id",
+        description="Notion database with a portal page a customer",
+    )
+    notion_email_analytics_db_id: str = setting(
+        block="notion-email-analytics-db-id", description="Notion database with one row a send"
+    )
+    notion_api_url: str = setting("https://api.notion.com", description="Base address of Notion's API")
+    notion_requests_per_second: float = setting(
+        3.0, gt=0, description="How often the Notion mirror asks Notion; its documented average is 3 a second"
+    )
+
+    resend_api_key: SecretStr = setting(block="resend-api-key", description="Resend API key (re_…)")
+    resend_api_url: str = setting("https://api.resend.com", description="Base address of Resend's API")
+    resend_webhook_secret: SecretStr | None = setting(
+        None,
+        block="resend-webhook-secret",
+        description="Signing secret (whsec_…) of the webhook at Resend that reports deliveries and bounces",
+    )
+    resend_requests_per_second: float = setting(
+        2.0,
+        gt=0,
+        description="Limit at Resend for the whole team; it follows Resend's ratelimit-limit header",
+    )
+
+    sender: str = setting(
+        block="sender", description='From line of every mail, such as "Clinic <hello@mail.clinic.ca>"'
+    )
+    reply_to: str | None = setting(None, description="Where answers go, when not to the sender")
+    sender_name: str | None = setting(None, description="Who sends, for the footer; else the name in SENDER")
+    postal_address: str = setting(description="Postal address of the business, for the footer of every mail")
+
+    secret_key: SecretStr = setting(
+        block="tidings-secret-key",
+        min_length=16,
+        description="Signs unsubscribe links; any 32 random characters, kept for as long as mails are in the world",
+    )
+    public_url: str = setting(
+        "http://127.0.0.1:8000",
+        description="Address under which the world reaches this server, without a path",
+    )
+    cors_origins: str = setting("", description="Websites that may post from a browser, separated by commas")
+    calendly_link: str | None = setting(None, description="Page where a contact books a call")
+    portal_url: str | None = setting(None, description="Page where a customer finds their project")
+    pdf_download_link: str | None = setting(None, description="Page where a contact downloads their report")
+
+    testing_mode: bool = setting(
+        False, block="testing-mode", description="true makes every gap between mails one testing minute"
+    )
+    testing_minute_seconds: float = setting(60.0, gt=0, description="Length of a testing minute in seconds")
+
+    campaigns_dirs: str = setting(
+        "campaigns", description="Folders of campaigns, separated by commas, relative to the checkout"
+    )
+    work_pool: str = setting("tidings", description="Prefect work pool that the deployments run in")
+    worker_concurrency: int = setting(4, ge=1, description="Flow runs that one worker runs at the same time")
+    lease_seconds: float = setting(
+        120.0, gt=0, description="After how long a claim of mails whose run died is taken over by another"
+    )
+    max_body_bytes: int = setting(256 * 1024, gt=0, description="Largest webhook body that is read, in bytes")
+    log_json: bool = setting(False, description="true writes one JSON object a log line")
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("postgresql://", "postgres://", "postgresql+asyncpg://")):
+            raise ValueError("must be a PostgreSQL address: postgresql://user:password@host:5432/name")
+        return value
+
+    @field_validator("public_url", "notion_api_url", "resend_api_url", "prefect_api_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("sender")
+    @classmethod
+    def _sender(cls, value: str) -> str:
+        if "@" not in value or "\n" in value or "\r" in value:
+            raise ValueError('must be an address such as "Clinic <hello@mail.clinic.ca>"')
+        return value
+
+    @property
+    def testing_minute(self) -> float | None:
+        """Seconds of a testing minute, or None outside of testing."""
+        return self.testing_minute_seconds if self.testing_mode else None
+
+    @property
+    def campaign_folders(self) -> list[Path]:
+        return folders(self.campaigns_dirs)
+
+    @property
+    def origins(self) -> list[str]:
+        return [part.strip().rstrip("/") for part in self.cors_origins.split(",") if part.strip()]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Template variables that are the same for every contact; unknown ones are left out."""
+        known = {
+            "calendly_link": self.calendly_link,
+            "portal_url": self.portal_url,
+            "pdf_download_link": self.pdf_download_link,
+        }
+        return {name: value for name, value in known.items() if value}
+
+    @property
+    def async_database_url(self) -> str:
+        """DATABASE_URL in the form that SQLAlchemy's asyncpg driver takes."""
+        return asyncpg_url(self.database_url.get_secret_value())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings
+
+
+def load_settings(blocks: Callable[[list[str]], Mapping[str, str]] | None = None, **given: Any) -> Settings:
+    """The settings of this process, or one ConfigError that lists everything wrong.
+
+    `blocks` looks up Prefect Secret blocks by name and is asked only for what is missing elsewhere.
+    """
+    values = {**_from_files(), **given}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        missing = [str(e["loc"][0]) for e in error.errors() if e["type"] == "missing"]
+        wanted = {name: block for name in missing if (block := block_of(name))}
+        if blocks and wanted:
+            found = blocks(list(wanted.values()))
+            values |= {name: found[block] for name, block in wanted.items() if block in found}
+        try:
+            return Settings(**values)
+        except ValidationError as still:
+            raise ConfigError(_problems(still)) from None
+
+
+def block_of(field: str) -> str | None:
+    """The Prefect Secret block that may hold this field."""
+    extra = Settings.model_fields[field].json_schema_extra
+    block = extra.get("prefect_block") if isinstance(extra, dict) else None
+    return str(block) if block else None
+
+
+def _from_files() -> dict[str, str]:
+    """Values of `<NAME>_FILE` variables, the way Docker and Kubernetes hand over secrets."""
+    values, problems = {}, []
+    for name in Settings.model_fields:
+        variable = f"{name.upper()}_FILE"
+        path = os.environ.get(variable)
+        if not path or os.environ.get(name.upper()):
+            continue
+        try:
+            values[name] = Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            problems.append(f"{variable} names {path}, which cannot be read: {error.strerror}")
+    if problems:
+        raise ConfigError(problems)
+    return values
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """Each problem with the variable's name, what is wrong, and how to mend it."""
+    lines = []
+    for item in error.errors(include_input=False):
+        name = str(item["loc"][0])
+        field = Settings.model_fields[name]
+        block = block_of(name)
+        where = f"set {name.upper()}" + (f" or the Prefect Secret block {block!r}" if block else "")
+        what = "is missing" if item["type"] == "missing" else item["msg"].removeprefix("Value error, ")
+        lines.append(f"{name.upper()} {what}; {where}: {field.description}")
+    return lines
+
+
+class NotionAccess(BaseSettings):
+    """The few settings that `tidings notion init` needs, before the databases exist that the others name."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    notion_token: SecretStr
+    notion_api_url: str = "https://api.notion.com"
+    campaigns_dirs: str = "campaigns"
+    notion_templates_db_id: str | None = None
+    notion_email_sequence_db_id: str | None = None
+    notion_contacts_db_id: str | None = None
+    notion_customer_projects_db_id: str | None = None
+    notion_email_analytics_db_id: str | None = None
+
+    @classmethod
+    def load(cls) -> NotionAccess:
+        """Raises ConfigError when the token is not set."""
+        try:
+            return cls(**cast(Any, _from_files()))
+        except ValidationError as error:
+            raise ConfigError(_problems(error)) from None
+
+    @property
+    def ids(self) -> dict[str, str | None]:
+        """Database ids by field."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name.endswith("_db_id")}
+
+    @property
+    def campaign_folders(self) -> list[Path]:
+        return folders(self.campaigns_dirs)
+
+
+def folders(listed: str) -> list[Path]:
+    """Folders separated by commas, relative ones from the checkout."""
+    return [ROOT / part.strip() for part in listed.split(",") if part.strip()]
+
+
+class _Database(BaseSettings):
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
+
+    database_url: SecretStr
+
+
+def database_url() -> str:
+    """DATABASE_URL alone, for migrations that run before anything else is set up; in asyncpg's form."""
+    try:
+        given = _Database(**cast(Any, {k: v for k, v in _from_files().items() if k == "database_url"}))
+    except ValidationError as error:
+        raise ConfigError(_problems(error)) from None
+    return asyncpg_url(given.database_url.get_secret_value())
+
+
+def asyncpg_url(url: str) -> str:
+    """A PostgreSQL address in the form that SQLAlchemy's asyncpg driver takes."""
+    return "postgresql+asyncpg://" + url.split("://", 1)[1]

@@ -1,0 +1,1 @@
+"""The FastAPI side: routes, verification, pages."""

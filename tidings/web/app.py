@@ -1,0 +1,70 @@
+"""The webhook server: routes follow from the campaigns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from tidings.accept import Intake
+from tidings.adapters.blocks import settings_of_this_process
+from tidings.errors import LedgerUnavailable
+from tidings.logs import configure
+from tidings.web import health, resend_webhook, unsubscribe, webhooks
+from tidings.web.keeper import keep
+from tidings.web.middleware import Origins, SecurityHeaders
+from tidings.wiring import open_app, utc_now
+
+log = logging.getLogger("tidings.web")
+
+
+def create_app() -> FastAPI:
+    """The application. Settings and campaigns are read when it starts, not when it is imported."""
+    app = FastAPI(
+        title="Tidings",
+        summary="Webhooks in, the right sequence of emails out.",
+        lifespan=_lifespan,
+        redoc_url=None,
+    )
+    app.include_router(health.router)
+    app.include_router(resend_webhook.router)
+    app.include_router(unsubscribe.router)
+    app.add_exception_handler(LedgerUnavailable, _unavailable)
+    app.add_middleware(Origins)
+    app.add_middleware(SecurityHeaders)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings = await asyncio.to_thread(settings_of_this_process)
+    configure(as_json=settings.log_json)
+    async with open_app(settings) as parts:
+        intake = Intake(parts.ledger, parts.runs, now=utc_now)
+        app.state.parts, app.state.intake = parts, intake
+        app.state.readiness = health.Readiness(parts)
+        app.include_router(webhooks.router(parts.campaigns))
+        app.openapi_schema = None
+        keeper = asyncio.create_task(keep(parts, utc_now))
+        log.info("server.started", extra={"webhooks": len(parts.campaigns.webhooks)})
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeper
+            await intake.drain()
+
+
+async def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    """Not stored, so not accepted: the sender is told to try again."""
+    log.error("ledger.unavailable", extra={"path": request.url.path, "error": str(error)})
+    return JSONResponse(
+        {"detail": "The ledger cannot be written right now, so nothing was accepted. Try again in a few seconds."},
+        status_code=503,
+        headers={"Retry-After": "5"},
+    )

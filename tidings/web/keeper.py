@@ -1,0 +1,68 @@
+"""While the server runs, it makes up for what was not dispatched, scheduled or finished: one server at a time does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from sqlalchemy import text
+
+from tidings.errors import TidingsError
+from tidings.ledger import Ledger
+from tidings.reconcile import dispatch_waiting, reconcile
+from tidings.wiring import App
+
+log = logging.getLogger("tidings.keeper")
+
+#: Any fixed number; whoever holds this lock in PostgreSQL is the keeper.
+LOCK = 7_201_227
+#: How often events that Prefect has not confirmed are looked for: they are dispatched within 10 s of its return.
+DISPATCH_SECONDS = 2.0
+#: How often everything else is looked at: a cancelled run, a dead claim, a lost schedule.
+RECONCILE_SECONDS = 10.0
+
+
+async def keep(parts: App, now: Callable[[], datetime]) -> None:
+    """For ever. Errors are said once each and do not end it: it is what mends them."""
+    said = ""
+    while True:
+        try:
+            async with _only_one(parts.ledger):
+                said = ""
+                await _rounds(parts, now)
+        except TidingsError as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("keeper.waiting", extra={"error": said})
+        await asyncio.sleep(DISPATCH_SECONDS)
+
+
+async def _rounds(parts: App, now: Callable[[], datetime]) -> None:
+    rounds_between = round(RECONCILE_SECONDS / DISPATCH_SECONDS)
+    count = 0
+    while True:
+        if count % rounds_between == 0:
+            done = await reconcile(parts.ledger, parts.runs, parts.campaigns, now())
+            if any(done.values()):
+                log.info("keeper.reconciled", extra={k.replace(" ", "_"): v for k, v in done.items() if v})
+        else:
+            await dispatch_waiting(parts.ledger, parts.runs, now())
+        count += 1
+        await asyncio.sleep(DISPATCH_SECONDS)
+
+
+@asynccontextmanager
+async def _only_one(ledger: Ledger) -> AsyncIterator[None]:
+    """Hold the keeper's lock, which PostgreSQL frees when this process or its connection dies."""
+    async with ledger.reading() as connection:
+        # A connection of its own, outside of any transaction, so that it holds back no clean-up of old rows.
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        while not (await connection.execute(text("SELECT pg_try_advisory_lock(:k)"), {"k": LOCK})).scalar_one():
+            await asyncio.sleep(DISPATCH_SECONDS)
+        try:
+            yield
+        finally:
+            await connection.execute(text("SELECT pg_advisory_unlock(:k)"), {"k": LOCK})

@@ -1,0 +1,40 @@
+"""`POST /webhook/resend`: what became of each mail."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import APIRouter, Request
+from fastapi.exceptions import HTTPException
+
+from tidings.adapters import resend
+from tidings.outcome import take_report
+from tidings.web.webhooks import read_body
+from tidings.wiring import App, utc_now
+
+log = logging.getLogger("tidings.web")
+router = APIRouter(tags=["resend"])
+
+#: Resend's largest event is a few KB; this leaves room.
+LIMIT = 256 * 1024
+
+
+@router.post("/webhook/resend", summary="Resend reports what became of a mail")
+async def receive(request: Request) -> dict[str, bool | str]:
+    """Signed by Resend (Svix); a repeat changes nothing; types that mean nothing here are fine."""
+    parts: App = request.app.state.parts
+    secret = parts.settings.resend_webhook_secret
+    if secret is None:
+        raise HTTPException(503, "RESEND_WEBHOOK_SECRET is not set, so Resend's reports cannot be trusted")
+    raw = await read_body(request, LIMIT)
+    try:
+        resend.verify(raw, request.headers, secret.get_secret_value())
+    except resend.InvalidSignature as error:
+        raise HTTPException(401, str(error)) from error
+    try:
+        report = resend.understand(request.headers["svix-id"], raw, utc_now())
+    except ValueError as error:
+        raise HTTPException(400, f"The body is not a Resend event: {error}") from error
+    new = await take_report(parts.ledger, report, raw.decode(), utc_now())
+    log.info("resend.reported", extra={"type": report.type, "svix_id": report.id, "new": new})
+    return {"message": "stored", "duplicate": not new}

@@ -1,0 +1,160 @@
+"""`POST /webhook/<path>`: one route a webhook of each campaign."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.exceptions import HTTPException
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, ValidationError
+
+from tidings.accept import Intake, answer, arrival
+from tidings.campaign import Campaign, Campaigns, Payload, Webhook, explain
+from tidings.wiring import App, utc_now
+
+log = logging.getLogger("tidings.web")
+
+#: Headers in which senders put an id of their own, the same in every repeat of an event.
+ID_HEADERS = ("webhook-id", "svix-id", "idempotency-key")
+
+
+class Accepted(BaseModel):
+    """The answer to a webhook."""
+
+    message: str = Field(examples=["Signup processed successfully"])
+    event_id: str = Field(description="What `tidings events` knows it by")
+    flow_run_id: str | None = Field(description="The run in Prefect; null when there is none (yet)")
+    contact_created: bool
+    duplicate: bool | None = Field(None, description="true for a repeat of an event that is known already")
+
+
+class Problem(BaseModel):
+    """Why a webhook was not accepted."""
+
+    detail: str | list[dict[str, Any]]
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    202: {"model": Accepted, "description": "Stored; Prefect is away and gets it as soon as it is back"},
+    400: {"model": Problem, "description": "The body is not JSON"},
+    413: {"model": Problem, "description": "The body is too large"},
+    415: {"model": Problem, "description": "The body is not declared as application/json"},
+    422: {"model": Problem, "description": "A field is missing or wrong; the answer names it"},
+    503: {"model": Problem, "description": "Not stored; try again after the time in Retry-After"},
+}
+
+
+def router(campaigns: Campaigns) -> APIRouter:
+    """The routes of all campaigns."""
+    routes = APIRouter(prefix="/webhook", tags=["webhooks"])
+    for campaign, webhook in campaigns.webhooks:
+        routes.add_api_route(
+            f"/{webhook.path}",
+            _endpoint(campaign, webhook),
+            methods=["POST"],
+            summary=webhook.summary,
+            operation_id=webhook.path,
+            response_model=None,
+            responses={200: {"model": Accepted}, **RESPONSES},
+            openapi_extra=_request_body(webhook),
+        )
+    return routes
+
+
+def _request_body(webhook: Webhook) -> dict[str, Any]:
+    schema = webhook.payload.model_json_schema(ref_template="#/components/schemas/{model}")
+    examples = {name: {"value": body} for name, body in webhook.examples.items()}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _inline(schema), "examples": examples}},
+        }
+    }
+
+
+def _inline(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without references: each route's body stands by itself in the OpenAPI file."""
+    parts = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolve(parts[node["$ref"].rpartition("/")[2]])
+            return {k: resolve(v) for k, v in node.items()}
+        return [resolve(v) for v in node] if isinstance(node, list) else node
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved
+
+
+def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
+    async def receive(request: Request) -> JSONResponse:
+        parts: App = request.app.state.parts
+        intake: Intake = request.app.state.intake
+        raw = await read_body(request, parts.settings.max_body_bytes)
+        payload = parse(webhook.payload, raw)
+        event = arrival(
+            campaign,
+            webhook,
+            payload,
+            body=raw.decode(),
+            key=_sender_id(request),
+            now=utc_now(),
+            testing_minute=parts.settings.testing_minute,
+        )
+        receipt = await intake.take(event)
+        run_id = receipt.flow_run_id
+        if run_id is None and receipt.dispatch_id is not None:
+            run_id = await intake.dispatch(receipt.dispatch_id)
+        log.info(
+            "webhook.accepted",
+            extra={"source": webhook.path, "event_id": str(receipt.event_id), "run_id": str(run_id or ""),
+                   "duplicate": receipt.duplicate},
+        )  # fmt: skip
+        done = run_id is not None or receipt.ignored_because is not None
+        return JSONResponse(answer(webhook, receipt, run_id), status_code=200 if done else 202)
+
+    return receive
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The raw body of a JSON request, or the right 4xx."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise HTTPException(415, f"Send JSON with Content-Type: application/json; this was {kind or 'not given'!r}")
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise HTTPException(413, f"The body is larger than {limit} bytes (setting MAX_BODY_BYTES)")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def parse(model: type[Payload], raw: bytes) -> Payload:
+    """The validated body, or 400 for what is not JSON and 422 for what does not fit, naming each field."""
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"The body is not valid JSON: {error}") from error
+    if b"\\u0000" in raw:
+        raise HTTPException(
+            422,
+            [{"loc": ["body"], "field": "", "type": "nul", "msg": "Text must not contain the NUL character"}],
+        )
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        raise HTTPException(422, explain(error)) from error
+
+
+def _sender_id(request: Request) -> str | None:
+    """The sender's own id of this event, if it sent one that can be kept."""
+    for name in ID_HEADERS:
+        value = request.headers.get(name, "").strip()
+        if value and len(value) <= 200 and value.isprintable():
+            return f"{name}:{value}"
+    return None

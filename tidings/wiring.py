@@ -1,0 +1,100 @@
+"""Puts the parts together: the only place, beside the entrances, that knows concrete classes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parseaddr
+
+from tidings.adapters.notion import Notion
+from tidings.adapters.prefect import PrefectRuns, open_client
+from tidings.adapters.resend import Resend
+from tidings.campaign import Campaigns, load_campaigns
+from tidings.deliver import Delivery, Identity
+from tidings.ledger import Ledger
+from tidings.mirror import Mirror
+from tidings.model import Template
+from tidings.notion_schema import Database, databases
+from tidings.settings import Settings
+from tidings.unsubscribe import Links
+
+
+def utc_now() -> datetime:
+    """The clock. Passed in wherever time matters, so that tests can hold it."""
+    return datetime.now(UTC)
+
+
+class NotionCopy:
+    """The templates database as the use cases see it."""
+
+    def __init__(self, notion: Notion, database: str) -> None:
+        self._notion = notion
+        self._database = database
+
+    async def templates(self, names: Sequence[str]) -> dict[str, Template]:
+        return await self._notion.templates(self._database, names)
+
+
+@dataclass
+class App:
+    """One process's parts."""
+
+    settings: Settings
+    campaigns: Campaigns
+    ledger: Ledger
+    notion: Notion
+    resend: Resend
+    runs: PrefectRuns
+    copy: NotionCopy
+    links: Links
+    delivery: Delivery
+    mirror: Mirror
+
+
+@asynccontextmanager
+async def open_app(settings: Settings, *, campaigns: Campaigns | None = None) -> AsyncIterator[App]:
+    """Everything a process needs, closed again at the end."""
+    campaigns = campaigns or load_campaigns(settings.campaign_folders)
+    ledger = Ledger(settings.async_database_url)
+    notion = Notion(
+        token=settings.notion_token.get_secret_value(),
+        api_url=settings.notion_api_url,
+        requests_per_second=settings.notion_requests_per_second,
+    )
+    resend = Resend(api_key=settings.resend_api_key.get_secret_value(), api_url=settings.resend_api_url)
+    links = Links(secret=settings.secret_key.get_secret_value(), public_url=settings.public_url, sender=settings.sender)
+    copy = NotionCopy(notion, settings.notion_templates_db_id)
+    delivery = Delivery(ledger, copy, resend, links, identity(settings), lease=settings.lease_seconds)
+    mirror = Mirror(ledger, notion, mirrored(settings, campaigns))
+    async with open_client() as client:
+        runs = PrefectRuns(client, {c.name: c.send_deployment for c in campaigns.values()})
+        try:
+            yield App(settings, campaigns, ledger, notion, resend, runs, copy, links, delivery, mirror)
+        finally:
+            await resend.close()
+            await notion.close()
+            await ledger.close()
+
+
+def notion_databases(settings: Settings, campaigns: Campaigns) -> list[tuple[Database, str | None]]:
+    """Every Notion database with its id from the settings, None where an optional one is not set."""
+    longest = max(len(s.steps) for c in campaigns.values() for s in c.sequences)
+    return [(database, getattr(settings, database.field)) for database in databases(longest)]
+
+
+def mirrored(settings: Settings, campaigns: Campaigns) -> dict[str, tuple[Database, str]]:
+    """The databases by their setting's field, those that are set."""
+    return {d.field: (d, given) for d, given in notion_databases(settings, campaigns) if given}
+
+
+def identity(settings: Settings) -> Identity:
+    """Who the mails come from, for header and footer."""
+    name, address = parseaddr(settings.sender)
+    return Identity(
+        sender=settings.sender,
+        name=settings.sender_name or name or address,
+        postal_address=settings.postal_address,
+        reply_to=settings.reply_to,
+    )
