@@ -18,7 +18,16 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs Chromium and chromedriver"),
 ]
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 FILL = """
 form.first_name.value = "Ada"; form.email.value = "delivered+ada@resend.dev";
 form.business_name.value = "Salon Ada"; form.revenue.selectedIndex = 3; form.challenge.value = "Time";

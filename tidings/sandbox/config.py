@@ -31,6 +31,7 @@ class Settings(BaseModel):
 
     webhook_url: str | None = Field(None, description="where Resend's events are posted")
     webhook_secret: str | None = Field(None, description="whsec_… they are signed with; null: made up once")
+    webhook_events: list[str] | None = Field(None, description="events webhook_url hears of; null: all")
     webhook_retry_factor: float = Field(1.0, ge=0, description="scales Svix's retry schedule")
     webhook_timeout: float = Field(10.0, gt=0, description="seconds an endpoint has to answer")
     webhook_concurrency: int = Field(8, ge=1, description="deliveries in flight at once")

@@ -66,7 +66,9 @@ class World:
         if not url:
             self.resend.endpoints.remove(OWN_ENDPOINT)
             return
-        self.resend.endpoints.put(OWN_ENDPOINT, url, self.webhook_secret(), [*EMAIL_EVENTS, *OTHER_EVENTS])
+        events = self._settings.webhook_events
+        heard = [*EMAIL_EVENTS, *OTHER_EVENTS] if events is None else events
+        self.resend.endpoints.put(OWN_ENDPOINT, url, self.webhook_secret(), heard)
 
     def webhook_secret(self) -> str:
         secret: str = self._settings.webhook_secret or self.store.recall(SECRET) or new_secret()
