@@ -74,7 +74,6 @@ class Delivery:
         self.links = links
         self.identity = identity
         self.lease = lease
-        self._templates: dict[str, Template] = {}
 
     async def next_claim(self, selection: Selection, run_id: UUID | None) -> Claim | None:
         """First what a dead run left behind, then what is due and nobody holds; None when there is neither."""
@@ -125,13 +124,14 @@ class Delivery:
     async def _fetch(
         self, names: set[str], failed: dict[UUID, str], fresh: Sequence[ClaimedMessage]
     ) -> Mapping[str, Template]:
-        """Templates as they stand now, fetched once a run; a bad one fails its messages and no others."""
-        for name in sorted(names - set(self._templates)):
+        """Templates as they stand now; a bad one fails its messages and no others."""
+        found: dict[str, Template] = {}
+        for name in sorted(names):
             try:
-                self._templates |= await self.copy.templates([name])
+                found |= await self.copy.templates([name])
             except CopyError as error:
                 failed |= {m.id: str(error) for m in fresh if m.template == name}
-        return self._templates
+        return found
 
     async def _store(
         self, payloads: Mapping[UUID, str], stopped: Mapping[UUID, str], failed: Mapping[UUID, str]

@@ -10,14 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tidings.adapters.notion import BODY, SUBJECT, TITLE, Notion, plain, rich_text
+from tidings.adapters.notion import BODY, SUBJECT, TEMPLATES, TITLE, Notion, rich_text, title_of
 from tidings.campaign import Campaigns
 from tidings.errors import CopyError, Refused, TemplateDuplicated
 from tidings.model import Template
 from tidings.notion_schema import Database
 from tidings.render import check
-
-TEMPLATES = "NOTION_TEMPLATES_DB_ID"
 
 
 async def create_databases(
@@ -69,11 +67,9 @@ async def push_templates(
     notion: Notion, database: str, campaigns: Campaigns, *, overwrite: bool
 ) -> list[tuple[str, Pushed]]:
     """Put the starter copy into Notion. What is there already stays, unless `overwrite` says otherwise."""
-    title = await notion.property_name(TEMPLATES, database, TITLE)
-    rows = await notion.query(TEMPLATES, database)
     by_name: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_name.setdefault(plain(row, title), []).append(row)
+    for row in await notion.query(TEMPLATES, database):
+        by_name.setdefault(title_of(row), []).append(row)
     pushed = []
     for campaign in campaigns.values():
         for name in campaign.templates:
@@ -124,20 +120,18 @@ async def check_templates(
     notion: Notion, database: str, campaigns: Campaigns, facts: Mapping[str, Any], now: datetime
 ) -> list[Checked]:
     """Every template that any campaign names: present, once, filled in, and renderable for every kind of contact."""
+    found = await notion.try_templates(database, campaigns.templates)
     results = []
     for campaign in campaigns.values():
         for sequence in campaign.sequences:
             contexts = sample_contexts(campaigns, campaign.name, sequence.name, facts, now)
-            for name in sequence.templates:
-                results.append(Checked(name, sequence.name, await _check(notion, database, name, contexts)))
+            results += [Checked(name, sequence.name, _problem(found[name], contexts)) for name in sequence.templates]
     return results
 
 
-async def _check(notion: Notion, database: str, name: str, contexts: Mapping[str, Mapping[str, Any]]) -> str | None:
-    try:
-        template: Template = (await notion.templates(database, [name]))[name]
-    except CopyError as error:
-        return str(error)
+def _problem(template: Template | CopyError, contexts: Mapping[str, Mapping[str, Any]]) -> str | None:
+    if isinstance(template, CopyError):
+        return str(template)
     for who, values in contexts.items():
         try:
             check(template, values)

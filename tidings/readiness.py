@@ -17,45 +17,32 @@ from tidings.wiring import App, mirrored
 
 @dataclass(frozen=True)
 class Check:
-    """One part of the chain; `problem` is None when it works."""
+    """One part of the chain. Its word is good for `fresh` seconds: Notion and Resend must not be asked often."""
 
     name: str
-    problem: str | None
+    proof: Callable[[App, datetime], Awaitable[str | None]]
+    fresh: float
+
+    async def prove(self, parts: App, now: datetime) -> str | None:
+        """None when it works, else what is wrong and what to do."""
+        try:
+            return await self.proof(parts, now)
+        except TidingsError as error:
+            return str(error)
 
 
-def checks(parts: App, now: datetime) -> list[tuple[str, Awaitable[str | None]]]:
-    """Every proof by name, ready to be awaited at the same time."""
-    return [
-        ("ledger", _said(lambda: _ledger(parts))),
-        ("prefect", _said(lambda: _prefect(parts))),
-        ("deployments", _said(lambda: _deployments(parts))),
-        ("worker", _said(lambda: _worker(parts, now))),
-        ("notion", _said(lambda: _notion(parts))),
-        ("templates", _said(lambda: _templates(parts, now))),
-        ("resend", _said(lambda: _resend(parts))),
-    ]
-
-
-async def _said(proof: Callable[[], Awaitable[str | None]]) -> str | None:
-    """A proof's own word, or the error that kept it from one."""
-    try:
-        return await proof()
-    except TidingsError as error:
-        return str(error)
-
-
-async def _ledger(parts: App) -> str | None:
+async def _ledger(parts: App, now: datetime) -> str | None:
     with unavailable_is_ours():
         at = await revision(parts.ledger.engine)
     return None if at == head() else f"the ledger is at revision {at}, this code needs {head()}; run: tidings migrate"
 
 
-async def _prefect(parts: App) -> str | None:
+async def _prefect(parts: App, now: datetime) -> str | None:
     await parts.runs.ping()
     return None
 
 
-async def _deployments(parts: App) -> str | None:
+async def _deployments(parts: App, now: datetime) -> str | None:
     return "; ".join(await problems(parts.runs.client, parts.campaigns)) or None
 
 
@@ -66,7 +53,7 @@ async def _worker(parts: App, now: datetime) -> str | None:
     return f"no worker is polling the work pool {pool!r}; start one: tidings worker"
 
 
-async def _notion(parts: App) -> str | None:
+async def _notion(parts: App, now: datetime) -> str | None:
     await parts.notion.whoami()
     found = []
     for database, given in mirrored(parts.settings, parts.campaigns).values():
@@ -80,7 +67,7 @@ async def _templates(parts: App, now: datetime) -> str | None:
     return "; ".join(r.problem for r in results if r.problem) or None
 
 
-async def _resend(parts: App) -> str | None:
+async def _resend(parts: App, now: datetime) -> str | None:
     address = parseaddr(parts.settings.sender)[1]
     wanted = address.rpartition("@")[2].lower()
     try:
@@ -94,3 +81,15 @@ async def _resend(parts: App) -> str | None:
         return None
     state = f"is {status[wanted]!r}" if wanted in status else "is not among its domains"
     return f"the domain {wanted} of SENDER {state} at Resend; add its DNS records and verify it at resend.com/domains"
+
+
+NEAR, FAR = 5.0, 30.0
+CHECKS = (
+    Check("ledger", _ledger, NEAR),
+    Check("prefect", _prefect, NEAR),
+    Check("deployments", _deployments, NEAR),
+    Check("worker", _worker, NEAR),
+    Check("notion", _notion, FAR),
+    Check("templates", _templates, FAR),
+    Check("resend", _resend, FAR),
+)

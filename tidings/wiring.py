@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tidings.adapters.resend import Resend
 from tidings.campaign import Campaigns, load_campaigns
 from tidings.deliver import Delivery, Identity
 from tidings.ledger import Ledger
+from tidings.ledger.memory import Memory
 from tidings.mirror import Mirror
 from tidings.model import Template
 from tidings.notion_schema import Database, databases
@@ -26,15 +28,26 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+#: For how long a run works with the copy that it has fetched: from trying it to sending it.
+COPY_SECONDS = 30.0
+
+
 class NotionCopy:
     """The templates database as the use cases see it."""
 
     def __init__(self, notion: Notion, database: str) -> None:
         self._notion = notion
         self._database = database
+        self._kept: dict[str, tuple[float, Template]] = {}
 
     async def templates(self, names: Sequence[str]) -> dict[str, Template]:
-        return await self._notion.templates(self._database, names)
+        """Templates as they stand now; what this very run has fetched a moment ago is not fetched again."""
+        now = time.monotonic()
+        stale = [n for n in names if n not in self._kept or now - self._kept[n][0] > COPY_SECONDS]
+        if stale:
+            fetched = await self._notion.templates(self._database, stale)
+            self._kept |= {name: (now, template) for name, template in fetched.items()}
+        return {name: self._kept[name][1] for name in names}
 
 
 @dataclass
@@ -61,6 +74,7 @@ async def open_app(settings: Settings, *, campaigns: Campaigns | None = None) ->
     notion = Notion(
         token=settings.notion_token.get_secret_value(),
         api_url=settings.notion_api_url,
+        memory=Memory(ledger),
         requests_per_second=settings.notion_requests_per_second,
     )
     resend = Resend(api_key=settings.resend_api_key.get_secret_value(), api_url=settings.resend_api_url)

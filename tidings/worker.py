@@ -13,7 +13,9 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -21,8 +23,10 @@ from uuid import UUID
 
 import anyio
 import anyio.abc
+import httpx
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import InfrastructureNotFound
+from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 from tidings.settings import Settings
@@ -31,6 +35,10 @@ log = logging.getLogger("tidings.worker")
 
 #: Imported once, in the process that runs are forked from.
 PRELOAD = ["tidings.warm"]
+#: How far ahead runs are looked for; more than the interval between two polls (10 s and its jitter).
+PREFETCH_SECONDS = 30.0
+#: How long before its time a run is forked: it takes about this long to be ready, and Prefect holds it till then.
+LEAD_SECONDS = 0.3
 #: How long a run that is told to stop may take to do so.
 GRACE_SECONDS = 30.0
 
@@ -41,12 +49,18 @@ class WarmProcessWorker(ProcessWorker):
     type = "process"
 
     def __init__(self, *, wake: Wake, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(prefetch_seconds=PREFETCH_SECONDS, **kwargs)
         self._wake = wake
+        self._look = asyncio.Event()
         self._processes: dict[str, BaseProcess] = {}
         self._entrypoints: dict[UUID, str] = {}
         self._fork: ForkServerContext = multiprocessing.get_context("forkserver")
         self._fork.set_forkserver_preload(PRELOAD)
+
+    @classmethod
+    def __dispatch_key__(cls) -> str:
+        """A name of its own in Prefect's registry of worker types, where "process" is taken."""
+        return "tidings-warm"
 
     async def run(
         self,
@@ -74,6 +88,7 @@ class WarmProcessWorker(ProcessWorker):
             raise
         finally:
             del self._processes[pid]
+            self._look.set()  # a place is free: whoever waited for it need not wait for the next poll
 
     async def _flow_entrypoint(self, flow_run: FlowRun) -> dict[str, str]:
         """Tell the run which flow it is, so that it need not ask Prefect; asked once a deployment version."""
@@ -97,17 +112,41 @@ class WarmProcessWorker(ProcessWorker):
         await stop(process, grace_seconds)
 
     async def serve(self) -> None:
-        """Poll and be woken until told to stop; then no new runs are taken and those under way may end."""
+        """Poll and be woken until told to stop."""
         async with asyncio.TaskGroup() as group:
-            waker = group.create_task(self._wake.call(self._poll_now))
+            beside = [group.create_task(self._wake.call(self._look.set)), group.create_task(self._look_when_told())]
             try:
                 await self.start()
             finally:
-                waker.cancel()
+                for task in beside:
+                    task.cancel()
 
-    async def _poll_now(self) -> None:
-        if self._runs_task_group is not None and self._work_pool is not None:
-            await self.get_and_submit_flow_runs()
+    async def _look_when_told(self) -> None:
+        """Look for runs as soon as something has happened, beside the regular polling."""
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            if self._runs_task_group is None or self._work_pool is None:
+                await asyncio.sleep(0.2)
+                self._look.set()
+                continue
+            try:
+                await self.get_and_submit_flow_runs()
+            except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+                log.warning("worker.look_failed", extra={"error": str(error)})  # the regular polling goes on
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        """Runs that are due. For those of the next half minute a look is planned at their very time, so that a
+        process that only waits takes nobody's place."""
+        found = await super()._get_scheduled_flow_runs()
+        limit = datetime.now(UTC) + timedelta(seconds=LEAD_SECONDS)
+        due = [each for each in found if (at := each.flow_run.next_scheduled_start_time) is None or at <= limit]
+        waiting = [each.flow_run.next_scheduled_start_time for each in found if each not in due]
+        if waiting:
+            soonest = min(at for at in waiting if at is not None)
+            delay = soonest.timestamp() - datetime.now(UTC).timestamp() - LEAD_SECONDS
+            asyncio.get_running_loop().call_later(max(0.0, delay), self._look.set)
+        return due
 
 
 async def exited(process: BaseProcess) -> None:
@@ -152,7 +191,7 @@ class Wake:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
 
-    async def call(self, callback: Any) -> None:
+    async def call(self, callback: Callable[[], None]) -> None:
         """Listen for ever; a lost connection is made anew."""
         import asyncpg
 
@@ -165,15 +204,14 @@ class Wake:
                 continue
             await self._listen(connection, callback)
 
-    async def _listen(self, connection: Any, callback: Any) -> None:
+    async def _listen(self, connection: Any, callback: Callable[[], None]) -> None:
         woken = asyncio.Event()
         connection.add_termination_listener(lambda _: woken.set())
         await connection.add_listener(self.CHANNEL, lambda *_: woken.set())
         while not connection.is_closed():
             await woken.wait()
             woken.clear()
-            if not connection.is_closed():
-                await callback()
+            callback()
 
 
 def serve(settings: Settings) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import resend
 from notion_client import Client
-from sandbox_process import Receiver, Sandbox
+from sandbox_process import Receiver, Sandbox, make_notion, make_source
 
 MAIL: dict[str, Any] = {
     "from": "Tidings <hello@tidings.test>",
@@ -76,32 +76,7 @@ def notion(sandbox: Sandbox) -> Iterator[Client]:
     client.close()
 
 
-def make_notion(sandbox: Sandbox, **options: Any) -> Client:
-    return Client(auth="ntn_test", base_url=f"{sandbox.url}/notion", **({"retry": False} | options))
-
-
 @pytest.fixture
 def source(notion: Client, sandbox: Sandbox) -> str:
     """A data source with one property of each common type."""
     return make_source(notion, sandbox)
-
-
-def make_source(notion: Client, sandbox: Sandbox) -> str:
-    root = sandbox.get("health")["notion_root_page_id"]
-    database = notion.databases.create(
-        parent={"type": "page_id", "page_id": root},
-        title=[{"type": "text", "text": {"content": "Templates"}}],
-        initial_data_source={
-            "properties": {
-                "Name": {"title": {}},
-                "Body": {"rich_text": {}},
-                "Email": {"email": {}},
-                "Score": {"number": {}},
-                "State": {"select": {"options": [{"name": "Live", "color": "green"}]}},
-                "Tags": {"multi_select": {}},
-                "Due": {"date": {}},
-                "Done": {"checkbox": {}},
-            }
-        },
-    )
-    return str(database["data_sources"][0]["id"])

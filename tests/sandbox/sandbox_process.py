@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from notion_client import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 #: no limits unless a test asks for them, and quick deliveries
@@ -126,3 +127,28 @@ class Receiver:
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+
+def make_notion(sandbox: Sandbox, **options: Any) -> Client:
+    return Client(auth="ntn_test", base_url=f"{sandbox.url}/notion", **({"retry": False} | options))
+
+
+def make_source(notion: Client, sandbox: Sandbox) -> str:
+    root = sandbox.get("health")["notion_root_page_id"]
+    database = notion.databases.create(
+        parent={"type": "page_id", "page_id": root},
+        title=[{"type": "text", "text": {"content": "Templates"}}],
+        initial_data_source={
+            "properties": {
+                "Name": {"title": {}},
+                "Body": {"rich_text": {}},
+                "Email": {"email": {}},
+                "Score": {"number": {}},
+                "State": {"select": {"options": [{"name": "Live", "color": "green"}]}},
+                "Tags": {"multi_select": {}},
+                "Due": {"date": {}},
+                "Done": {"checkbox": {}},
+            }
+        },
+    )
+    return str(database["data_sources"][0]["id"])

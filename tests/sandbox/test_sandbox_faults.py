@@ -7,10 +7,9 @@ import httpx
 import notion_client
 import pytest
 import resend
-from conftest import make_notion
 from notion_client.errors import APIResponseError, RequestTimeoutError, UnknownHTTPResponseError
 from resend.exceptions import ApplicationError, RateLimitError, ResendError
-from sandbox_process import Sandbox
+from sandbox_process import Sandbox, make_notion
 
 Emails = type[resend.Emails]
 Mail = dict[str, Any]

@@ -146,6 +146,8 @@ def fill(sandbox: Sandbox, browser: Browser, website: Website, *, consent: bool 
         (200, {"flow_run_id": "x"}, True, "thanks: Your first email is on its way to delivered+ada@resend.dev."),
         (200, {"flow_run_id": None}, False, "thanks: We have kept your answers, and will not email you."),
         (202, {"flow_run_id": None}, True, "thanks: We have your answers; the first email follows as soon as"),
+        # accepted, but nothing was started: no mail is promised
+        (200, {"flow_run_id": None}, True, "thanks: We have your answers."),
         (200, {"flow_run_id": "x", "duplicate": True}, True, "thanks: We already had these answers"),
         (500, {}, True, "sorry: Sorry, something went wrong"),
         (429, {}, True, "sorry: Sorry, we are very busy"),

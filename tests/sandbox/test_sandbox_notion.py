@@ -3,11 +3,10 @@
 from typing import Any
 
 import pytest
-from conftest import make_notion
 from notion_client import AsyncClient, Client
 from notion_client.errors import APIResponseError, UnknownHTTPResponseError
 from notion_client.helpers import collect_paginated_api, is_full_page
-from sandbox_process import Sandbox
+from sandbox_process import Sandbox, make_notion
 
 LATE = "2026-03-11"
 

@@ -241,6 +241,17 @@ class TestLifecycle:
         resend.Suppressions.remove("ada@salon.ca")
         assert resend.Suppressions.list()["data"] == []
 
+    def test_bounce_suppresses_when_asked_to(self, sandbox: Sandbox, emails: Emails, mail: Mail) -> None:
+        sandbox.set(auto_suppress=True)
+        bounced = mail | {"to": "bounced+x@resend.dev"}
+        first = emails.send(bounced)["id"]
+        sandbox.wait_for(lambda: sandbox.event_of(first) == "bounced", "the bounce")
+
+        second = emails.send(bounced)["id"]
+
+        sandbox.wait_for(lambda: sandbox.event_of(second) == "suppressed", "suppression")
+        assert resend.Suppressions.get("bounced+x@resend.dev")["origin"] == "bounce"
+
     def test_scheduled_mail_can_be_moved_and_cancelled(self, sandbox: Sandbox, emails: Emails, mail: Mail) -> None:
         mail_id = emails.send(mail | {"scheduled_at": "in 5 min"})["id"]
         sandbox.wait_for(lambda: sandbox.event_of(mail_id) == "scheduled", "scheduling")

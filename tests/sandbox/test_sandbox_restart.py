@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import resend
-from conftest import make_notion, make_source
 from resend.exceptions import ResendError
-from sandbox_process import ROOT, Sandbox
+from sandbox_process import ROOT, Sandbox, make_notion, make_source
 
 Emails = type[resend.Emails]
 Mail = dict[str, Any]

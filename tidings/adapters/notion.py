@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import httpx
@@ -16,6 +16,7 @@ from notion_client.errors import HTTPResponseError, InvalidPathParameterError, R
 
 from tidings.errors import (
     ConfigError,
+    CopyError,
     OutcomeUnknown,
     Refused,
     RetryLater,
@@ -34,17 +35,40 @@ SHORT_LIST = 25
 TEXT_LIMIT = 2000  # UTF-16 code units a rich-text object
 ITEMS_LIMIT = 100  # rich-text objects a property
 
+FILTERS_LIMIT = 100  # conditions a query
+
+TEMPLATES = "NOTION_TEMPLATES_DB_ID"
 TITLE, SUBJECT, BODY = "Template Name", "Subject Line", "Email Body HTML"
+
+
+class Memory(Protocol):
+    """Keeps what an id in the settings stands for, beyond the life of a process."""
+
+    async def recall(self, key: str) -> str | None: ...
+    async def remember(self, key: str, value: str) -> None: ...
+    async def forget(self, key: str) -> None: ...
 
 
 class NotFound(Refused):
     """The object does not exist, or is not shared with the integration: Notion does not tell which."""
 
 
+class PropertyMissing(Refused):
+    """A database lacks a property that is needed."""
+
+
 class Notion:
     """A workspace as the integration sees it. Retries are off here: one layer retries, and that is Prefect."""
 
-    def __init__(self, *, token: str, api_url: str, requests_per_second: float = 3.0, timeout: float = 20.0) -> None:
+    def __init__(
+        self,
+        *,
+        token: str,
+        api_url: str,
+        memory: Memory | None = None,
+        requests_per_second: float = 3.0,
+        timeout: float = 20.0,
+    ) -> None:
         self._http = httpx.AsyncClient()
         self._client = AsyncClient(
             auth=token,
@@ -52,9 +76,10 @@ class Notion:
             notion_version=API_VERSION,
             timeout_ms=int(timeout * 1000),
             retry=False,
-            logger=logging.getLogger("tidings.notion"),
+            logger=_sdk_log(),
             client=self._http,
         )
+        self._memory = memory
         self._sources: dict[str, str] = {}
         self._schemas: dict[str, dict[str, Any]] = {}
         self._gap = 1.0 / requests_per_second
@@ -73,8 +98,22 @@ class Notion:
     async def source_id(self, setting: str, given: str) -> str:
         """The data source behind an id from the settings, which may name a database or a data source."""
         if given not in self._sources:
-            self._sources[given] = await self._resolve(setting, given)
+            self._sources[given] = await self._recalled(given) or await self._learned(setting, given)
         return self._sources[given]
+
+    async def _recalled(self, given: str) -> str | None:
+        return await self._memory.recall(f"notion-source:{given}") if self._memory else None
+
+    async def _learned(self, setting: str, given: str) -> str:
+        source = await self._resolve(setting, given)
+        if self._memory:
+            await self._memory.remember(f"notion-source:{given}", source)
+        return source
+
+    async def _forget(self, given: str) -> None:
+        self._sources.pop(given, None)
+        if self._memory:
+            await self._memory.forget(f"notion-source:{given}")
 
     async def _resolve(self, setting: str, given: str) -> str:
         try:
@@ -113,17 +152,7 @@ class Notion:
 
     async def property_name(self, setting: str, given: str, wanted: str) -> str:
         """How this database spells a property: exact, else without regard to case (F10), else an error."""
-        schema = await self.schema(setting, given)
-        if wanted in schema:
-            return wanted
-        alike = [name for name in schema if name.lower() == wanted.lower()]
-        if len(alike) == 1:
-            return alike[0]
-        raise Refused(
-            SERVICE,
-            f"the database of {setting} has no property {wanted!r}; it has {', '.join(sorted(schema))}. "
-            f"Add it in Notion, or run: tidings notion init",
-        )
+        return spelled(await self.schema(setting, given), wanted, setting)
 
     async def create_database(self, parent: str, title: str, properties: Mapping[str, Any]) -> tuple[str, str]:
         """A new database under a page; returns its id and its data source's id."""
@@ -144,8 +173,14 @@ class Notion:
     # -- rows -----------------------------------------------------------------------------------------------
 
     async def query(self, setting: str, given: str, **arguments: Any) -> list[dict[str, Any]]:
-        """All rows that a query finds, page by page."""
-        source = await self.source_id(setting, given)
+        """All rows that a query finds, page by page. A remembered id that is wrong by now is looked up anew, once."""
+        try:
+            return await self._query(await self.source_id(setting, given), **arguments)
+        except NotFound:
+            await self._forget(given)
+            return await self._query(await self.source_id(setting, given), **arguments)
+
+    async def _query(self, source: str, **arguments: Any) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         cursor: dict[str, Any] = {}
         while True:
@@ -178,52 +213,48 @@ class Notion:
 
     async def templates(self, given: str, names: Sequence[str]) -> dict[str, Template]:
         """These templates as they stand now, or an error that names the first one that cannot be used."""
-        rows = await self._template_rows(given, names)
-        found = {}
-        for name in names:
-            found[name] = await self._template(name, [r for r in rows if plain(r, self._title(r)) == name])
-        return found
+        found = await self.try_templates(given, names)
+        for each in found.values():
+            if isinstance(each, CopyError):
+                raise each
+        return {name: each for name, each in found.items() if isinstance(each, Template)}
+
+    async def try_templates(self, given: str, names: Sequence[str]) -> dict[str, Template | CopyError]:
+        """Each of these templates, or what is wrong with it; one query for up to a hundred of them."""
+        rows: list[dict[str, Any]] = []
+        for start in range(0, len(names), FILTERS_LIMIT):
+            # Every database's title property answers to the id "title", however it is called (apis.md 1.6).
+            some = [{"property": "title", "title": {"equals": name}} for name in names[start : start + FILTERS_LIMIT]]
+            rows += await self.query(TEMPLATES, given, filter={"or": some} if len(some) > 1 else some[0])
+        return {name: await self._template(name, [r for r in rows if title_of(r) == name]) for name in names}
 
     async def template_text(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """Subject and body of a template's row, in full."""
         return await self._whole_text(row, SUBJECT), await self._whole_text(row, BODY)
 
-    async def _template_rows(self, given: str, names: Sequence[str]) -> list[dict[str, Any]]:
-        setting = "NOTION_TEMPLATES_DB_ID"
-        title = await self.property_name(setting, given, TITLE)
-        for wanted in (SUBJECT, BODY):
-            await self.property_name(setting, given, wanted)
-        filters = [{"property": title, "title": {"equals": name}} for name in names]
-        return await self.query(setting, given, filter={"or": filters} if len(filters) > 1 else filters[0])
-
-    @staticmethod
-    def _title(row: Mapping[str, Any]) -> str:
-        return next(str(name) for name, value in row["properties"].items() if value["type"] == "title")
-
-    async def _template(self, name: str, rows: list[dict[str, Any]]) -> Template:
-        where = "the templates database (NOTION_TEMPLATES_DB_ID)"
+    async def _template(self, name: str, rows: list[dict[str, Any]]) -> Template | CopyError:
+        where = f"the templates database ({TEMPLATES})"
         if not rows:
-            raise TemplateMissing(
+            return TemplateMissing(
                 f"Template {name!r} is missing in {where}. Add a page with exactly this {TITLE!r}, or run: "
                 f"tidings templates push. Then replay."
             )
         if len(rows) > 1:
-            raise TemplateDuplicated(
+            return TemplateDuplicated(
                 f"Template {name!r} exists {len(rows)} times in {where}; which one is meant is not known. "
                 f"Rename or delete all but one, then replay."
             )
-        row = rows[0]
-        subject, body = await self.template_text(row)
+        subject, body = await self.template_text(rows[0])
         for part, value in ((SUBJECT, subject), (BODY, body)):
             if not value.strip():
-                raise TemplateEmpty(
+                return TemplateEmpty(
                     f"Template {name!r} has an empty {part!r} in {where}. Fill it in in Notion, then replay."
                 )
-        return Template(name, subject, body, str(row["id"]), str(row.get("last_edited_time", "")))
+        return Template(name, subject, body, str(rows[0]["id"]), str(rows[0].get("last_edited_time", "")))
 
     async def _whole_text(self, row: Mapping[str, Any], wanted: str) -> str:
         """A text property in full, however many rich-text items it has (F16)."""
-        name = next(n for n in row["properties"] if n.lower() == wanted.lower())
+        name = spelled(row["properties"], wanted, TEMPLATES)
         value = row["properties"][name]
         if len(value[value["type"]]) < SHORT_LIST:
             return plain(row, name)
@@ -241,6 +272,25 @@ class Notion:
             if not answer.get("has_more"):
                 return "".join(parts)
             cursor = {"start_cursor": answer["next_cursor"]}
+
+
+def spelled(properties: Mapping[str, Any], wanted: str, setting: str) -> str:
+    """How a database spells a property: exact, else without regard to case (F10), else an error."""
+    if wanted in properties:
+        return wanted
+    alike = [name for name in properties if name.lower() == wanted.lower()]
+    if len(alike) == 1:
+        return alike[0]
+    raise PropertyMissing(
+        SERVICE,
+        f"the database of {setting} has no property {wanted!r}; it has {', '.join(sorted(properties))}. "
+        f"Add it in Notion, or run: tidings notion init",
+    )
+
+
+def title_of(row: Mapping[str, Any]) -> str:
+    """A row's title, under whatever name."""
+    return plain(row, next(name for name, value in row["properties"].items() if value["type"] == "title"))
 
 
 def plain(row: Mapping[str, Any], name: str) -> str:
@@ -263,6 +313,13 @@ def rich_text(words: str) -> list[dict[str, Any]]:
     if len(items) > ITEMS_LIMIT:
         raise Refused(SERVICE, f"a text of {len(words)} characters is longer than a property holds (200,000)")
     return [{"type": "text", "text": {"content": part}} for part in items]
+
+
+def _sdk_log() -> logging.Logger:
+    """The SDK tells of every error on its own; here each is raised, and told by whoever handles it."""
+    logger = logging.getLogger("tidings.notion.sdk")
+    logger.setLevel(logging.CRITICAL)
+    return logger
 
 
 async def _call(method: Callable[..., Awaitable[Any]], **arguments: Any) -> dict[str, Any]:

@@ -181,3 +181,11 @@ suppression = Table(
     Column("lifted_at", Moment),
     Index("ix_suppression_active", "contact_id", postgresql_where=text("lifted_at IS NULL")),
 )
+
+memo = Table(
+    "memo",
+    metadata,
+    Column("key", Text, primary_key=True, comment="such as which data source a Notion database id stands for"),
+    Column("value", Text, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+)

@@ -15,10 +15,13 @@ from tidings.errors import TidingsError
 from tidings.local import entrance, ports
 from tidings.local.config import StackConfig, from_environment
 from tidings.local.demo import demo as run_demo
+from tidings.local.folder import DataFolder
 from tidings.local.up import up as run_up
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 console = Console()
+if not console.is_terminal:  # a log has no width: room for the table
+    console = Console(width=160)
 
 DataOption = Annotated[Path | None, typer.Option(help="Folder for data and logs.")]
 #: Nurture's seven mails then span 18 s, and every mail still has its own due time.
@@ -58,6 +61,18 @@ def demo(
     raise typer.Exit(code)
 
 
+@app.command()
+def clean(data: DataOption = None) -> None:
+    """Remove the data folder: ledger, sandbox, logs. Refused while a stack uses it."""
+    folder = DataFolder(data or StackConfig().data)
+    if not folder.path.exists():
+        return
+    folder.open()
+    shutil.rmtree(folder.path)
+    folder.close()
+    console.print(f"removed {folder.path}", highlight=False)
+
+
 def _demo_config(environ: dict[str, str], folder: Path, minute: float) -> StackConfig:
     wanted = from_environment(
         environ,
@@ -70,7 +85,7 @@ def _demo_config(environ: dict[str, str], folder: Path, minute: float) -> StackC
     )
     config, said = ports.with_free_ports(wanted)
     for line in said:
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return config
 
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from tidings.campaign import Campaigns, Webhook
 from tidings.errors import TidingsError
-from tidings.local import demo_report as report
+from tidings.local import report, services
 from tidings.local.config import StackConfig
 from tidings.local.demo_ledger import Ledger, Mail, failed_runs, inbox
 from tidings.local.entrance import campaigns_of
@@ -70,9 +70,7 @@ class Demo:
         for _, webhook in self.campaigns.webhooks:
             await self._post(webhook)
         if len({posted.email for posted in self.posted}) < len(self.posted):
-            raise DemoFailed(
-                "two examples of the campaigns have the same address; the demo needs different ones"
-            )
+            raise DemoFailed("two examples of the campaigns have the same address; the demo needs different ones")
 
     async def _post(self, webhook: Webhook) -> None:
         body = next(iter(webhook.examples.values()))
@@ -121,18 +119,13 @@ class Demo:
         sent = {mail.provider_id for mail in mails if mail.provider_id}
         extra = [f"{m.email} {m.template}" for m in mails if (m.email, m.template) not in self.expected]
         return [
-            *(
-                f"the ledger has sent {known}, and the inbox does not have it"
-                for known in sent - arrived.keys()
-            ),
-            *(
-                f"the inbox has {id} ({arrived[id].subject}), unknown to the ledger"
-                for id in arrived.keys() - sent
-            ),
+            *(f"the ledger has sent {known}, and the inbox does not have it" for known in sent - arrived.keys()),
+            *(f"the inbox has {id} ({arrived[id].subject}), unknown to the ledger" for id in arrived.keys() - sent),
             *(f"a mail that nothing asked for: {which}" for which in extra),
         ]
 
     async def _explain(self, ledger: Ledger) -> None:
+        report.show_list(self.console, "Not ready", await services.not_ready(self.addresses))
         report.show_list(self.console, "Webhooks not handled", await ledger.unhandled())
         report.show_list(self.console, "Failed Prefect runs", await failed_runs(self.client, self.addresses))
         report.show_tails(self.console, self.stack.tails(LOG_LINES))

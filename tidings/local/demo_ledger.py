@@ -43,9 +43,7 @@ class Mail:
     @property
     def done(self) -> bool:
         """Delivered at the sandbox, and the ledger has heard of it."""
-        return (
-            self.arrived is not None and self.arrived.last_event == "delivered" and self.state == "delivered"
-        )
+        return self.arrived is not None and self.arrived.last_event == "delivered" and self.state == "delivered"
 
 
 class Ledger:
@@ -65,9 +63,7 @@ class Ledger:
             message.c.provider_id,
         )
         joined = message.join(enrolment).join(contact, enrolment.c.contact_id == contact.c.id)
-        rows = await self._rows(
-            select(*columns).select_from(joined).order_by(message.c.due_at, contact.c.email)
-        )
+        rows = await self._rows(select(*columns).select_from(joined).order_by(message.c.due_at, contact.c.email))
         return [Mail(*row) for row in rows]
 
     async def unhandled(self) -> list[str]:
@@ -96,9 +92,7 @@ async def failed_runs(client: httpx.AsyncClient, addresses: Addresses) -> list[s
     """Prefect's failed and crashed runs with what they say."""
     answer = await client.post(f"{addresses.prefect_api}/flow_runs/filter", json=FAILED_RUNS)
     answer.raise_for_status()
-    return [
-        f"{run['name']}: {run['state']['type'].lower()}, {run['state']['message']}" for run in answer.json()
-    ]
+    return [f"{run['name']}: {run['state']['type'].lower()}, {run['state']['message']}" for run in answer.json()]
 
 
 def _arrived(mail: dict[str, Any]) -> Arrived:

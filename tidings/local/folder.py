@@ -96,9 +96,7 @@ class DataFolder:
 
     def _busy(self, pid: str) -> str:
         by = f"process {pid}" if pid else "another process"
-        return (
-            f"{self.path} is in use by {by}, another stack; stop that, or choose another folder with --data"
-        )
+        return f"{self.path} is in use by {by}, another stack; stop that, or choose another folder with --data"
 
 
 def write_private(path: Path, text: str) -> None:

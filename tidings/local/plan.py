@@ -61,9 +61,7 @@ class Plan:
         if Part.WORKER not in self.addresses.config.started:
             return {}
         needs = (Part.PREFECT, *Step)
-        names = [Part.WORKER.value] + [
-            f"{Part.WORKER}-{n}" for n in range(2, self.addresses.config.workers + 1)
-        ]
+        names = [Part.WORKER.value] + [f"{Part.WORKER}-{n}" for n in range(2, self.addresses.config.workers + 1)]
         return {name: Node(self._worker(name), needs) for name in names}
 
     # -- what each does --------------------------------------------------------------------------------------
@@ -115,7 +113,5 @@ class Plan:
             return
         root, file = await services.notion_root(self.addresses), str(self.folder.notion_env)
         await self.run(
-            services.step(
-                Step.NOTION_INIT, self.addresses, self.folder, self._product, parent=root, notion_env=file
-            )
+            services.step(Step.NOTION_INIT, self.addresses, self.folder, self._product, parent=root, notion_env=file)
         )

@@ -124,9 +124,7 @@ def _initialise(data: Path, password: str, user: tuple[int, int] | None) -> None
     )
     pwfile.unlink()
     if done.returncode:
-        raise PartFailed(
-            "postgres", f"could not make {data} (initdb, exit code {done.returncode})", done.stderr
-        )
+        raise PartFailed("postgres", f"could not make {data} (initdb, exit code {done.returncode})", done.stderr)
     if data.exists():
         data.rmdir()  # empty, or a person's files: then this refuses
     new.rename(data)
@@ -157,9 +155,7 @@ def _clear_stale_pid(data: Path) -> None:
     while (pid := _running(file)) and time.monotonic() < deadline:
         time.sleep(0.1)
     if pid:
-        raise ConfigError(
-            [f"{data} is in use by process {pid}, another PostgreSQL; stop it (kill -INT {pid})"]
-        )
+        raise ConfigError([f"{data} is in use by process {pid}, another PostgreSQL; stop it (kill -INT {pid})"])
     file.unlink(missing_ok=True)
 
 

@@ -111,9 +111,7 @@ class Process:
                 self.refuse_dead()  # what answered may be another program on the same port
                 return
             if time.monotonic() > deadline:
-                raise PartFailed(
-                    self.name, f"was not ready after {self.command.timeout:g} s: {reason}", self.tail()
-                )
+                raise PartFailed(self.name, f"was not ready after {self.command.timeout:g} s: {reason}", self.tail())
             await asyncio.sleep(0.05)
 
     async def run(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -74,8 +74,15 @@ def _listeners(port: int) -> set[str]:
 
 
 def _holds(entry: Path, inodes: set[str]) -> bool:
+    """Whether a process has one of these sockets open; not for another user's, nor one that has ended."""
+    links = {f"socket:[{inode}]" for inode in inodes}
+    with contextlib.suppress(OSError):
+        return any(_target(descriptor) in links for descriptor in (entry / "fd").iterdir())
+    return False
+
+
+def _target(descriptor: Path) -> str:
     try:
-        links = [str(link.readlink()) for link in (entry / "fd").iterdir()]
-    except OSError:
-        return False  # ended meanwhile, or another user's
-    return any(m[1] in inodes for m in (re.fullmatch(r"socket:\[(\d+)\]", link) for link in links) if m)
+        return str(descriptor.readlink())
+    except OSError:  # closed meanwhile, as the one that lists this very folder
+        return ""

@@ -18,6 +18,8 @@ from tidings.local.processes import Command, Probe
 from tidings.settings import ROOT
 
 PYTHON = sys.executable
+#: The check asks every outside service and gives each of them its own time.
+READINESS_SECONDS = 20.0
 
 
 def prefect(addresses: Addresses, folder: DataFolder, env: Mapping[str, str]) -> Command:
@@ -102,9 +104,7 @@ STEP_ARGUMENTS: dict[Step, tuple[str, ...]] = {
 }
 
 
-def step(
-    which: Step, addresses: Addresses, folder: DataFolder, env: Mapping[str, str], **values: str
-) -> Command:
+def step(which: Step, addresses: Addresses, folder: DataFolder, env: Mapping[str, str], **values: str) -> Command:
     arguments = [part.format(**values) for part in STEP_ARGUMENTS[which]]
     return Command(
         name=which.value,
@@ -138,6 +138,13 @@ async def online_workers(prefect_api: str, pool: str) -> int:
     return sum(worker["status"] == "ONLINE" for worker in answer.json())
 
 
+async def not_ready(addresses: Addresses) -> list[str]:
+    """What still stands between a webhook and a mail, as the web server's own check sees it."""
+    async with _client(READINESS_SECONDS) as client:
+        answer = await client.get(f"{addresses.web}/health/ready")
+    return [f"{name}: {said}" for name, said in answer.json()["checks"].items() if said != "ok"]
+
+
 def answering(url: str) -> Probe:
     async def ready() -> None:
         await _get(url)
@@ -156,5 +163,5 @@ async def _get(url: str) -> Any:
     return answer.json()
 
 
-def _client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=5, trust_env=False)  # trust_env: no proxy between local processes
+def _client(timeout: float = 5) -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=timeout, trust_env=False)  # trust_env: no proxy between local processes

@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from tidings.campaign import Campaigns
+from tidings.local import services
 from tidings.local.config import Part, StackConfig
 from tidings.local.entrance import campaigns_of
 from tidings.local.environment import Addresses
+from tidings.local.report import show_list
 from tidings.local.stack import Stack
 from tidings.settings import load_settings
 
@@ -27,6 +29,7 @@ async def up(config: StackConfig, environ: Mapping[str, str], console: Console) 
     _say_which(config, environ, console)
     async with Stack(config, say=lambda text: console.print(f"  {escape(text)}", highlight=False)) as stack:
         console.print(_welcome(stack, campaigns), highlight=False, soft_wrap=True)
+        show_list(console, "Not ready yet", await services.not_ready(stack.addresses))
         try:
             await stack.supervise()
         finally:

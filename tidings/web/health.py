@@ -10,41 +10,36 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from tidings.readiness import Check, checks
+from tidings.readiness import CHECKS
 from tidings.wiring import App, utc_now
 
 router = APIRouter(tags=["health"])
 
-#: How long a result is kept, in seconds: a load balancer that asks often must not use up Notion's rate.
-FRESH_SECONDS = 5.0
 #: The longest that one check may take.
 CHECK_SECONDS = 8.0
 
 
 class Readiness:
-    """The last result, and one check at a time."""
+    """The last word of each check. One round of checks at a time, however many ask."""
 
     def __init__(self, parts: App) -> None:
         self._parts = parts
         self._lock = asyncio.Lock()
-        self._at = float("-inf")
-        self._result: dict[str, Any] = {}
+        self._known: dict[str, tuple[float, str | None]] = {}
 
     async def result(self) -> dict[str, Any]:
         async with self._lock:
-            if time.monotonic() - self._at > FRESH_SECONDS:
-                self._result = await self._check()
-                self._at = time.monotonic()
-            return self._result
-
-    async def _check(self) -> dict[str, Any]:
-        named = checks(self._parts, utc_now())
-        problems = await asyncio.gather(*[_within(call) for _, call in named])
-        results = [Check(name, problem) for (name, _), problem in zip(named, problems, strict=True)]
+            await self._refresh(time.monotonic())
         return {
-            "ready": all(r.problem is None for r in results),
-            "checks": {r.name: r.problem or "ok" for r in results},
+            "ready": all(problem is None for _, problem in self._known.values()),
+            "checks": {name: problem or "ok" for name, (_, problem) in self._known.items()},
         }
+
+    async def _refresh(self, now: float) -> None:
+        stale = [check for check in CHECKS if now - self._known.get(check.name, (float("-inf"), ""))[0] > check.fresh]
+        words = await asyncio.gather(*[_within(check.prove(self._parts, utc_now())) for check in stale])
+        self._known |= {check.name: (now, word) for check, word in zip(stale, words, strict=True)}
+        self._known = {check.name: self._known[check.name] for check in CHECKS}
 
 
 async def _within(call: Awaitable[str | None]) -> str | None:

@@ -55,6 +55,15 @@ def upgrade() -> None:
         postgresql_where=sa.text("mirrored_at IS DISTINCT FROM updated_at"),
     )
     op.create_table(
+        "memo",
+        sa.Column(
+            "key", sa.Text(), nullable=False, comment="such as which data source a Notion database id stands for"
+        ),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_memo")),
+    )
+    op.create_table(
         "outcome",
         sa.Column(
             "svix_id", sa.Text(), nullable=False, comment="Resend repeats and reorders; this makes each count once"
@@ -265,6 +274,7 @@ def downgrade() -> None:
     op.drop_table("event")
     op.drop_index("ix_outcome_provider_id", table_name="outcome")
     op.drop_table("outcome")
+    op.drop_table("memo")
     op.drop_index(
         "ix_contact_unmirrored",
         table_name="contact",

@@ -42,16 +42,17 @@ class Arrivals:
             self._bar.update(self._task, completed=count)
         elif count != self._shown:
             elapsed = time.monotonic() - self._began
-            self._console.print(
-                f"  {count} of {self._total} mails delivered after {elapsed:.0f} s", highlight=False
-            )
+            self._console.print(f"  {count} of {self._total} mails delivered after {elapsed:.0f} s", highlight=False)
         self._shown = count
 
 
 def mail_table(mails: Iterable[Mail]) -> Table:
     table = Table(title="Mails", title_justify="left")
-    for name in ("to", "template", "subject", "due", "sent", "delivered"):
-        table.add_column(name, overflow="fold")
+    table.add_column("to", overflow="fold")
+    table.add_column("template", overflow="fold")
+    table.add_column("subject", overflow="ellipsis", no_wrap=True)
+    for name in ("due", "sent", "delivered"):
+        table.add_column(name, no_wrap=True)
     for mail in mails:
         arrived = mail.arrived
         subject = escape(arrived.subject) if arrived else ""

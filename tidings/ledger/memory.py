@@ -1,0 +1,30 @@
+"""Facts learned from outside that seldom change, shared by all processes: asking again each time would cost a call."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from tidings.ledger.store import Ledger
+from tidings.ledger.tables import memo
+
+
+class Memory:
+    """Remembers words under a key. Whoever finds a memory wrong forgets it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def recall(self, key: str) -> str | None:
+        async with self._ledger.reading() as connection:
+            return (await connection.execute(select(memo.c.value).where(memo.c.key == key))).scalar_one_or_none()
+
+    async def remember(self, key: str, value: str) -> None:
+        statement = insert(memo).values(key=key, value=value, updated_at=func.now())
+        update = {"value": statement.excluded.value, "updated_at": func.now()}
+        async with self._ledger.transaction() as connection:
+            await connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=update))
+
+    async def forget(self, key: str) -> None:
+        async with self._ledger.transaction() as connection:
+            await connection.execute(delete(memo).where(memo.c.key == key))
