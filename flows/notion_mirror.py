@@ -1,4 +1,7 @@
-"""The deployment `tidings-notion-mirror`: every minute, brings Notion's rows up to date from the ledger."""
+"""The deployment `tidings-notion-mirror`: brings Notion's rows up to date from the ledger.
+
+The server starts it when rows have changed, once a minute at most; a schedule does so in any case.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from tidings.adapters.blocks import settings_of_this_process
 from tidings.wiring import open_app
 
 
-@flow(name="tidings-notion-mirror", persist_result=False)
+@flow(name="tidings-notion-mirror", flow_run_name="Notion mirror", persist_result=False)
 async def mirror_to_notion() -> None:
     """Write what has changed; never in the way of a mail."""
     async with open_app(settings_of_this_process()) as app:

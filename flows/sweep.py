@@ -9,10 +9,10 @@ from tidings.reconcile import reconcile
 from tidings.wiring import open_app, utc_now
 
 
-@flow(name="tidings-sweep", persist_result=False)
+@flow(name="tidings-sweep", flow_run_name="sweep", persist_result=False)
 async def sweep() -> None:
     """Dispatch, schedule and take over what a crash or an outage left undone."""
     async with open_app(settings_of_this_process()) as app:
-        done = await reconcile(app.ledger, app.runs, app.campaigns, utc_now())
+        done = await reconcile(app.ledger, app.runs, app.campaigns, utc_now(), thorough=True)
         for what, count in done.items():
             print(f"{what}: {count}")

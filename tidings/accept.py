@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -21,6 +22,8 @@ log = logging.getLogger("tidings.accept")
 
 #: Webhooks that are stored by one commit at most.
 GROUP_LIMIT = 200
+#: For this long after Prefect did not answer, webhooks are answered 202 without asking it.
+AWAY_SECONDS = 2.0
 
 
 def arrival(
@@ -64,6 +67,7 @@ class Intake:
         self._waiting: list[tuple[Arrival, asyncio.Future[Receipt]]] = []
         self._flush: asyncio.Task[None] | None = None
         self._dispatches: dict[UUID, asyncio.Task[UUID | None]] = {}
+        self._away_until = 0.0
 
     async def take(self, arrival: Arrival) -> Receipt:
         """Store it; returns what is on record. Raises LedgerUnavailable when it could not be stored."""
@@ -96,13 +100,24 @@ class Intake:
                 future.set_result(receipt)
 
     async def dispatch(self, dispatch_id: UUID) -> UUID | None:
-        """Hand a dispatch to Prefect, once however many ask; None when Prefect is away (it is made up for later)."""
+        """Hand a dispatch to Prefect, once however many ask; None when Prefect is away (the keeper makes up for it).
+
+        While Prefect is known to be away nobody waits for it: the webhook is stored, which is what counts.
+        """
+        if time.monotonic() < self._away_until:
+            return None
         task = self._dispatches.get(dispatch_id)
         if task is None:
-            task = asyncio.create_task(dispatch(self._ledger, self._runs, dispatch_id, self._now()))
+            task = asyncio.create_task(self._dispatch(dispatch_id))
             self._dispatches[dispatch_id] = task
             task.add_done_callback(lambda _: self._dispatches.pop(dispatch_id, None))
         return await asyncio.shield(task)
+
+    async def _dispatch(self, dispatch_id: UUID) -> UUID | None:
+        run_id = await dispatch(self._ledger, self._runs, dispatch_id, self._now())
+        if run_id is None:
+            self._away_until = time.monotonic() + AWAY_SECONDS
+        return run_id
 
     async def drain(self) -> None:
         """Wait until what was taken is stored and handed on."""

@@ -10,7 +10,7 @@ from uuid import UUID
 from tidings.accept import dispatch
 from tidings.campaign import Campaigns
 from tidings.enrol import schedule_slot
-from tidings.ledger import Ledger, inbox, mails
+from tidings.ledger import Ledger, inbox, mails, mirror
 from tidings.model import EventState, Slot
 from tidings.ports import Runs
 
@@ -22,6 +22,8 @@ DISPATCH_AFTER = timedelta(seconds=5)
 HANDLE_AFTER = timedelta(seconds=20)
 #: A mail that is this long overdue has lost its run.
 LATE_AFTER = timedelta(seconds=60)
+#: How far back runs are looked at that have ended with their mails still waiting.
+LOOK_BACK = timedelta(hours=1)
 MOST_ATTEMPTS = 12
 
 CANCELLED_BY_A_PERSON = "cancelled in Prefect's dashboard"
@@ -31,17 +33,22 @@ class AllRuns(Runs, Protocol):
     """What is needed beyond starting runs."""
 
     async def start_later(self, deployment: str, seconds: float, now: datetime) -> tuple[datetime, UUID]: ...
+    async def ended_lately(self, since: datetime) -> dict[UUID, str]: ...
+    async def start_mirror(self, now: datetime) -> UUID: ...
 
 
-async def reconcile(ledger: Ledger, runs: AllRuns, campaigns: Campaigns, now: datetime) -> dict[str, int]:
-    """All steps; returns how much each had to do."""
+async def reconcile(
+    ledger: Ledger, runs: AllRuns, campaigns: Campaigns, now: datetime, *, thorough: bool = False
+) -> dict[str, int]:
+    """All steps; returns how much each had to do. `thorough` also finds runs that were deleted from Prefect."""
     return {
         "dispatched": await dispatch_waiting(ledger, runs, now),
         "handled again": await handle_again(ledger, runs, now),
-        "cancelled": await follow_cancellations(ledger, runs, now),
+        "cancelled": await follow_cancellations(ledger, runs, now, thorough=thorough),
         "scheduled": await schedule_unplanned(ledger, runs, now),
         "late": await send_late(ledger, runs, now),
         "taken over": await take_over(ledger, runs, campaigns, now),
+        "mirrors": await mirror_changes(ledger, runs, now),
     }
 
 
@@ -72,18 +79,30 @@ async def handle_again(ledger: Ledger, runs: Runs, now: datetime) -> int:
     return len(rest)
 
 
-async def follow_cancellations(ledger: Ledger, runs: Runs, now: datetime) -> int:
+async def follow_cancellations(ledger: Ledger, runs: AllRuns, now: datetime, *, thorough: bool = False) -> int:
     """A run that a person cancelled in Prefect cancels its mails; a run that ended otherwise gives them back."""
-    async with ledger.reading() as connection:
-        waiting = await mails.runs_waiting(connection)
+    if thorough:
+        async with ledger.reading() as connection:
+            ended = await runs.ended(await mails.runs_waiting(connection))
+    else:
+        ended = await runs.ended_lately(now - LOOK_BACK)
     cancelled = 0
-    for run_id, how in (await runs.ended(waiting)).items():
-        async with ledger.transaction() as connection:
-            if how == "cancelled":
+    async with ledger.transaction() as connection:
+        for run_id in await mails.still_counting_on(connection, list(ended)):
+            if ended[run_id] == "cancelled":
                 cancelled += await mails.cancel_run(connection, run_id, CANCELLED_BY_A_PERSON, now)
             else:
                 await mails.unname_run(connection, run_id)
     return cancelled
+
+
+async def mirror_changes(ledger: Ledger, runs: AllRuns, now: datetime) -> int:
+    """Have Notion brought up to date when rows have changed."""
+    async with ledger.reading() as connection:
+        if not await mirror.changed(connection):
+            return 0
+    await runs.start_mirror(now)
+    return 1
 
 
 async def schedule_unplanned(ledger: Ledger, runs: Runs, now: datetime) -> int:

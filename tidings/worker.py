@@ -39,6 +39,8 @@ PRELOAD = ["tidings.warm"]
 PREFETCH_SECONDS = 30.0
 #: How long before its time a run is forked: it takes about this long to be ready, and Prefect holds it till then.
 LEAD_SECONDS = 0.3
+#: How long runs under way may take to end when the worker is told to stop; Docker kills after 10 s by default.
+LEAVE_SECONDS = 8.0
 #: How long a run that is told to stop may take to do so.
 GRACE_SECONDS = 30.0
 
@@ -52,6 +54,7 @@ class WarmProcessWorker(ProcessWorker):
         super().__init__(prefetch_seconds=PREFETCH_SECONDS, **kwargs)
         self._wake = wake
         self._look = asyncio.Event()
+        self._leaving = False
         self._processes: dict[str, BaseProcess] = {}
         self._entrypoints: dict[UUID, str] = {}
         self._fork: ForkServerContext = multiprocessing.get_context("forkserver")
@@ -112,7 +115,8 @@ class WarmProcessWorker(ProcessWorker):
         await stop(process, grace_seconds)
 
     async def serve(self) -> None:
-        """Poll and be woken until told to stop."""
+        """Poll and be woken until cancelled."""
+        await self._warm_up()
         async with asyncio.TaskGroup() as group:
             beside = [group.create_task(self._wake.call(self._look.set)), group.create_task(self._look_when_told())]
             try:
@@ -120,6 +124,19 @@ class WarmProcessWorker(ProcessWorker):
             finally:
                 for task in beside:
                     task.cancel()
+
+    async def _warm_up(self) -> None:
+        """Import everything now, in the process that runs are forked from, and not while the first mail waits."""
+        process = self._fork.Process(target=nothing)
+        process.start()
+        await exited(process)
+
+    async def leave(self) -> None:
+        """Take no new runs, and give those under way time to end."""
+        self._leaving = True
+        with anyio.move_on_after(LEAVE_SECONDS):
+            while self._processes:
+                await asyncio.sleep(0.1)
 
     async def _look_when_told(self) -> None:
         """Look for runs as soon as something has happened, beside the regular polling."""
@@ -138,6 +155,8 @@ class WarmProcessWorker(ProcessWorker):
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         """Runs that are due. For those of the next half minute a look is planned at their very time, so that a
         process that only waits takes nobody's place."""
+        if self._leaving:
+            return []
         found = await super()._get_scheduled_flow_runs()
         limit = datetime.now(UTC) + timedelta(seconds=LEAD_SECONDS)
         due = [each for each in found if (at := each.flow_run.next_scheduled_start_time) is None or at <= limit]
@@ -170,6 +189,10 @@ async def stop(process: BaseProcess, grace_seconds: float = GRACE_SECONDS) -> No
             await asyncio.sleep(0.05)
     if scope.cancelled_caught:
         process.kill()
+
+
+def nothing() -> None:
+    """What the first fork does."""
 
 
 def run_in_child(flow_run_id: str, environment: dict[str, str]) -> None:
@@ -224,9 +247,16 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(worker: WarmProcessWorker) -> None:
-    task = asyncio.ensure_future(worker.serve())
+    serving = asyncio.ensure_future(worker.serve())
+    told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, told.set)
+    telling = asyncio.ensure_future(told.wait())
+    await asyncio.wait([serving, telling], return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        await worker.leave()
+        serving.cancel()
+    telling.cancel()
     with suppress(asyncio.CancelledError):
-        await task
+        await serving

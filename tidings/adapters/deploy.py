@@ -15,7 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
-from tidings.adapters.prefect import prefect_errors
+from tidings.adapters.prefect import MIRROR_DEPLOYMENT, prefect_errors
 from tidings.campaign import Campaigns
 from tidings.settings import ROOT, Settings
 
@@ -67,11 +67,11 @@ def wanted(campaigns: Campaigns) -> Iterator[Wanted]:
         description="Makes up for what a crash or an outage left undone",
     )
     yield Wanted(
-        name="tidings-notion-mirror",
+        name=MIRROR_DEPLOYMENT,
         flow=notion_mirror.mirror_to_notion,
         entrypoint="flows.notion_mirror.mirror_to_notion",
         tags=("tidings",),
-        every=timedelta(minutes=1),
+        every=timedelta(minutes=15),
         concurrency=1,
         description="Brings Notion's rows up to date from the ledger",
     )

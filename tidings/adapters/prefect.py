@@ -11,8 +11,16 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
@@ -22,6 +30,7 @@ from tidings.model import Slot
 SERVICE = "Prefect"
 #: A webhook waits no longer than this for Prefect; then it is answered 202 and dispatched later.
 PATIENCE_SECONDS = 5.0
+MIRROR_DEPLOYMENT = "tidings-notion-mirror"
 #: Prefect's page size for run queries.
 PAGE = 200
 
@@ -88,6 +97,33 @@ class PrefectRuns:
             ended |= {run.id: run.state.type.value.lower() for run in runs if run.state and run.state.is_final()}
             ended |= dict.fromkeys(set(page) - {run.id for run in runs}, "gone")
         return ended
+
+    async def ended_lately(self, since: datetime) -> dict[UUID, str]:
+        """Send runs planned for after `since` that will not run any more, and how they ended."""
+        ended: dict[UUID, str] = {}
+        deployments = DeploymentFilter(name=DeploymentFilterName(any_=sorted(self._send_deployments.values())))
+        wanted = FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))),
+            expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
+        )
+        while True:
+            async with prefect_errors("flow runs"):
+                runs = await self.client.read_flow_runs(
+                    flow_run_filter=wanted, deployment_filter=deployments, limit=PAGE, offset=len(ended)
+                )
+            ended |= {run.id: run.state.type.value.lower() for run in runs if run.state}
+            if len(runs) < PAGE:
+                return ended
+
+    async def start_mirror(self, now: datetime) -> UUID:
+        """A run that brings Notion up to date; one a minute at most, whoever asks."""
+        run = await self._run(
+            MIRROR_DEPLOYMENT,
+            parameters={},
+            idempotency_key=f"mirror:{now:%Y-%m-%dT%H:%M}",
+            flow_run_name=f"Notion · {now:%Y-%m-%d %H:%M} UTC",
+        )
+        return run.id
 
     async def ping(self) -> None:
         """Raises RetryLater when Prefect's API does not answer."""

@@ -479,6 +479,16 @@ async def runs_waiting(connection: AsyncConnection, *, limit: int = 5000) -> lis
     return [row.flow_run_id for row in rows]
 
 
+async def still_counting_on(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[UUID]:
+    """Of these Prefect runs, those that scheduled messages count on."""
+    rows = await connection.execute(
+        select(message.c.flow_run_id)
+        .where(message.c.flow_run_id.in_(run_ids), message.c.state == MessageState.SCHEDULED)
+        .distinct()
+    )
+    return list(rows.scalars().all())
+
+
 async def unname_run(connection: AsyncConnection, flow_run_id: UUID) -> int:
     """Forget a run that will not send any more, so that the messages get another."""
     rows = await connection.execute(

@@ -137,6 +137,9 @@ KINDS = (
 )
 
 
-async def behind(connection: AsyncConnection) -> int:
-    """How many rows Notion shows out of date, counted up to a thousand of each kind."""
-    return sum([len(await kind.changed(connection, 1000)) for kind in KINDS])
+async def changed(connection: AsyncConnection) -> bool:
+    """Whether Notion shows any row out of date."""
+    for kind in KINDS:
+        if await kind.changed(connection, 1):
+            return True
+    return False

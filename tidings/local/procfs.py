@@ -27,7 +27,7 @@ def command(pid: int) -> str | None:
         raw = (PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
         return None
-    return raw.replace(b"\0", b" ").decode(errors="replace").strip() or None
+    return " ".join(raw.replace(b"\0", b" ").decode(errors="replace").split()) or None
 
 
 def works_in(pid: int, folder: Path) -> bool | None:
