@@ -11,6 +11,10 @@ LOCKED_DEV := .venv/.installed-dev-$(firstword $(shell cksum requirements-dev.tx
 COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header -q
 
+# --no-deps: the lock names everything, so nothing is left to resolve. It also takes the pip that Python 3.11.7
+# brings (23.2.1) past prefect's "sqlalchemy[asyncio]", for which it refuses the lock's "sqlalchemy==".
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up test lint format types check lock lock-check clean clean-data
 
@@ -65,10 +69,10 @@ $(BIN)/pip:
 
 $(LOCKED): | $(BIN)/pip
 	@echo "Installing requirements.txt into .venv …"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(INSTALL) requirements.txt
 	@rm -f .venv/.installed-[0-9]* && touch $@
 
 $(LOCKED_DEV): | $(BIN)/pip
 	@echo "Installing requirements-dev.txt into .venv …"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(INSTALL) requirements-dev.txt
 	@rm -f .venv/.installed-dev-* $(LOCKED) && touch $@ $(LOCKED)

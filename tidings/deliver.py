@@ -25,6 +25,8 @@ BATCH = 100
 KEY_LIFETIME = timedelta(hours=23)
 #: A run waits this many seconds at most when it is told to come again later; for longer it gives way to a later run.
 PATIENCE = 60.0
+#: How long a claim rests, in seconds, after Resend refused our set-up.
+REFUSED_PAUSE = 60.0
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,18 @@ class Delivery:
     async def prepare(self, claim: Claim) -> tuple[Claim, Sent]:
         """Skip who may not be mailed any more, render the rest, and store what Resend will be given."""
         done = Sent()
-        fresh = [m for m in claim.messages if m.payload is None]
+        # Once Resend may know the key, its content is fixed: nobody can be taken out of it any more.
+        fresh = claim.messages if claim.first_sent_at is None else [m for m in claim.messages if m.payload is None]
         if not fresh:
             return claim, done
         async with self.ledger.reading() as connection:
             stopped = await people.stopped(connection, [m.id for m in fresh])
         payloads: dict[UUID, str] = {}
         failed: dict[UUID, str] = {}
-        templates = await self._fetch({m.template for m in fresh if m.id not in stopped}, failed, fresh)
-        for message in fresh:
-            if message.id in stopped or message.id in failed:
+        bare = [m for m in fresh if m.payload is None and m.id not in stopped]
+        templates = await self._fetch({m.template for m in bare}, failed, bare)
+        for message in bare:
+            if message.id in failed:
                 continue
             try:
                 payloads[message.id] = self._payload(message, templates[message.template])
@@ -117,7 +121,9 @@ class Delivery:
         for reason in failed.values():
             done.add(Sent(failed={reason: 1}))
         ready = tuple(
-            replace(m, payload=payloads.get(m.id, m.payload)) for m in claim.messages if m.payload or m.id in payloads
+            replace(m, payload=payloads.get(m.id, m.payload))
+            for m in claim.messages
+            if (m.payload or m.id in payloads) and m.id not in stopped
         )
         return Claim(claim.id, ready, claim.first_sent_at), done
 
@@ -269,7 +275,11 @@ async def send_next(delivery: Delivery, selection: Selection, run_id: UUID | Non
     except RetryLater as error:
         await delivery.leave(claim, error.retry_after if error.retry_after > PATIENCE else 0.0)
         raise
-    except (OutcomeUnknown, Refused):
+    except OutcomeUnknown:
         await delivery.leave(claim, 0.0)
+        raise
+    except Refused:
+        # Our key or our domain is at fault: until a person mends that, others must not run into the same claim.
+        await delivery.leave(claim, REFUSED_PAUSE)
         raise
     return done

@@ -24,6 +24,8 @@ HANDLE_AFTER = timedelta(seconds=20)
 LATE_AFTER = timedelta(seconds=60)
 #: How far back runs are looked at that have ended with their mails still waiting.
 LOOK_BACK = timedelta(hours=1)
+#: An overdue mail that no run stands for gets one after this long: a handler that sends it itself needs less.
+ORPHANED_AFTER = timedelta(seconds=15)
 MOST_ATTEMPTS = 12
 
 CANCELLED_BY_A_PERSON = "cancelled in Prefect's dashboard"
@@ -117,7 +119,7 @@ async def schedule_unplanned(ledger: Ledger, runs: Runs, now: datetime) -> int:
 async def send_late(ledger: Ledger, runs: Runs, now: datetime) -> int:
     """Overdue mails whose run is gone get another at once. One that still waits for a worker is left to it."""
     async with ledger.reading() as connection:
-        slots = await mails.late_slots(connection, due_before=now - LATE_AFTER)
+        slots = await mails.late_slots(connection, due_before=now - LATE_AFTER, without_run_before=now - ORPHANED_AFTER)
     started = 0
     for slot in slots:
         started += await _send_late(ledger, runs, slot, now)
@@ -129,8 +131,8 @@ async def _send_late(ledger: Ledger, runs: Runs, slot: Slot, now: datetime) -> i
         known = await mails.run_of_slot(connection, slot)
     if known is not None:
         return 0
-    # One attempt a minute at most, whoever asks.
-    key = f"late:{slot.template}:{slot.at.isoformat()}:{now:%Y-%m-%dT%H:%M}"
+    # One attempt in 20 s at most, whoever asks.
+    key = f"late:{slot.template}:{slot.at.isoformat()}:{int(now.timestamp() // 20)}"
     run_id, _ = await runs.start_send(slot, at=now, key=key)
     log.warning("mails.late", extra={"template": slot.template, "due": slot.at.isoformat(), "run": str(run_id)})
     return 1

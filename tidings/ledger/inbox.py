@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import and_, func, literal, select, text, update
+from sqlalchemy import and_, case, func, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger.tables import contact, event
@@ -192,10 +192,16 @@ async def dispatch_group(connection: AsyncConnection, dispatch_id: UUID) -> tupl
 
 async def dispatched(connection: AsyncConnection, dispatch_id: UUID, flow_run_id: UUID, now: datetime) -> None:
     """Note which Prefect run has the events of a dispatch."""
+    # A quick run may have handled them before its id has come back: then only the id is noted.
+    waiting = event.c.state == EventState.ACCEPTED
     await connection.execute(
         update(event)
-        .where(event.c.dispatch_id == dispatch_id, event.c.state == EventState.ACCEPTED)
-        .values(state=EventState.DISPATCHED, flow_run_id=flow_run_id, dispatched_at=now)
+        .where(event.c.dispatch_id == dispatch_id)
+        .values(
+            state=case((waiting, EventState.DISPATCHED.value), else_=event.c.state),
+            flow_run_id=flow_run_id,
+            dispatched_at=now,
+        )
     )
     await connection.execute(text("SELECT pg_notify('tidings_run', '')"))  # wakes the worker (tidings.worker.Wake)
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import bindparam, func, insert, literal, select, text, update
+from sqlalchemy import and_, bindparam, func, insert, literal, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -440,11 +440,19 @@ async def apply_outcome(
     return True
 
 
-async def late_slots(connection: AsyncConnection, *, due_before: datetime, limit: int = 200) -> list[Slot]:
-    """Slots that should have left by now and have not."""
+async def late_slots(
+    connection: AsyncConnection, *, due_before: datetime, without_run_before: datetime, limit: int = 200
+) -> list[Slot]:
+    """Slots that should have left by now and have not; sooner those that have no run that might still do it."""
     rows = await connection.execute(
         select(message.c.campaign, message.c.sequence, message.c.template, message.c.slot_at)
-        .where(message.c.state == MessageState.SCHEDULED, message.c.slot_at < due_before)
+        .where(message.c.state == MessageState.SCHEDULED)
+        .where(
+            or_(
+                message.c.slot_at < due_before,
+                and_(message.c.flow_run_id.is_(None), message.c.slot_at < without_run_before),
+            )
+        )
         .distinct()
         .order_by(message.c.slot_at)
         .limit(limit)
@@ -498,6 +506,63 @@ async def unname_run(connection: AsyncConnection, flow_run_id: UUID) -> int:
         .returning(message.c.id)
     )
     return len(rows.all())
+
+
+async def find(
+    connection: AsyncConnection,
+    *,
+    states: Sequence[MessageState],
+    ids: Sequence[UUID] = (),
+    email: str | None = None,
+    template: str | None = None,
+    sequence: str | None = None,
+) -> list[UUID]:
+    """Messages in these states that fit all that is given."""
+    query = (
+        select(message.c.id)
+        .join(enrolment, enrolment.c.id == message.c.enrolment_id)
+        .join(contact, contact.c.id == enrolment.c.contact_id)
+        .where(message.c.state.in_(states))
+        .order_by(message.c.due_at)
+    )
+    if ids:
+        query = query.where(message.c.id.in_(ids))
+    if email is not None:
+        query = query.where(contact.c.email == email.strip().lower())
+    if template is not None:
+        query = query.where(message.c.template == template)
+    if sequence is not None:
+        query = query.where(message.c.sequence == sequence)
+    return list((await connection.execute(query)).scalars().all())
+
+
+async def schedule_anew(connection: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:
+    """Let messages be rendered and sent again, at once: with a new claim, so under a new key."""
+    await _change(
+        connection,
+        ids,
+        {
+            "state": MessageState.SCHEDULED,
+            "reason": None,
+            "payload": None,
+            "claim_id": None,
+            "flow_run_id": None,
+            "slot_at": now,
+        },
+        now,
+    )
+
+
+async def cancel(connection: AsyncConnection, ids: Sequence[UUID], reason: str, now: datetime) -> None:
+    """Cancel messages that still wait."""
+    await _change(connection, ids, {"state": MessageState.CANCELLED, "reason": reason}, now)
+
+
+async def _change(connection: AsyncConnection, ids: Sequence[UUID], values: dict[str, Any], now: datetime) -> None:
+    rows = await connection.execute(
+        update(message).where(message.c.id.in_(ids)).values(**values, updated_at=now).returning(message.c.enrolment_id)
+    )
+    await touch_enrolments(connection, set(rows.scalars().all()), now)
 
 
 async def story(connection: AsyncConnection, email: str) -> list[Any]:

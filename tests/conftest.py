@@ -1,0 +1,80 @@
+"""What the tests share: one PostgreSQL and one sandbox a session, and a world of real parts on them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "sandbox"))
+
+from sandbox_process import Sandbox
+from worlds import TABLES, World, open_world
+
+from tidings.ledger import Ledger
+from tidings.ledger.migrate import migrate
+from tidings.local.config import Part, StackConfig
+from tidings.local.stack import Stack
+from tidings.settings import asyncpg_url
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The address of a migrated ledger on a PostgreSQL of this session's own."""
+    config = StackConfig(
+        data=tmp_path_factory.mktemp("ledger") / "data",
+        web_port=0,
+        prefect_port=0,
+        sandbox_port=0,
+        parts=frozenset({Part.POSTGRES}),
+        steps=frozenset(),
+        isolated=True,
+    )
+    async with Stack(config) as stack:
+        address = stack.addresses.database()
+        connection = await asyncpg.connect(address)
+        await connection.execute("ALTER DATABASE tidings SET synchronous_commit = off")  # faster; nothing is killed
+        await connection.close()
+        ledger = Ledger(asyncpg_url(address))
+        await migrate(ledger.engine)
+        await ledger.close()
+        yield address
+
+
+@pytest.fixture(scope="session")
+async def session_ledger(postgres: str) -> AsyncIterator[Ledger]:
+    ledger = Ledger(asyncpg_url(postgres), pool_size=20)
+    yield ledger
+    await ledger.close()
+
+
+@pytest.fixture
+async def ledger(session_ledger: Ledger) -> Ledger:
+    """An empty ledger."""
+    async with session_ledger.transaction() as connection:
+        await connection.exec_driver_sql(f"TRUNCATE {', '.join(TABLES)}")
+    return session_ledger
+
+
+@pytest.fixture(scope="session")
+def shared_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    sandbox = Sandbox(tmp_path_factory.mktemp("shared-sandbox"))
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.fixture
+def box(shared_sandbox: Sandbox) -> Iterator[Sandbox]:
+    """Notion and Resend, emptied, without faults and limits."""
+    shared_sandbox.reset()
+    yield shared_sandbox
+
+
+@pytest.fixture
+async def world(ledger: Ledger, box: Sandbox) -> AsyncIterator[World]:
+    """The winter campaign on real parts, with its templates in Notion."""
+    async with open_world(ledger, box) as world:
+        yield world
