@@ -21,9 +21,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Webhooks in,
 notion_app = typer.Typer(no_args_is_help=True, help="Notion's databases.")
 templates_app = typer.Typer(no_args_is_help=True, help="The copy in Notion.")
 events_app = typer.Typer(no_args_is_help=True, help="Webhooks that came in.")
+messages_app = typer.Typer(no_args_is_help=True, help="Mails to send.")
 app.add_typer(notion_app, name="notion")
 app.add_typer(templates_app, name="templates")
 app.add_typer(events_app, name="events")
+app.add_typer(messages_app, name="messages")
 
 out = Console()
 err = Console(stderr=True)
@@ -168,10 +170,21 @@ def templates_check() -> None:
         raise typer.Exit(1)
 
 
+Since = Annotated[datetime | None, typer.Option(help="From this moment on (UTC), such as 2026-12-01T08:00:00")]
+Until = Annotated[datetime | None, typer.Option(help="Before this moment (UTC)")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done")]
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
+
+
 @events_app.command("list")
 def events_list(
     state: Annotated[str | None, typer.Option(help="accepted, dispatched, handled, ignored or failed")] = None,
     source: Annotated[str | None, typer.Option(help="The webhook's path, such as christmas-signup")] = None,
+    since: Since = None,
+    until: Until = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
 ) -> None:
     """Webhooks that came in, newest first."""
@@ -179,7 +192,9 @@ def events_list(
 
     async def go(parts: Any) -> Any:
         async with parts.ledger.reading() as connection:
-            return await inbox.list_events(connection, state=state, source=source, limit=limit)
+            return await inbox.list_events(
+                connection, state=state, source=source, since=_utc(since), until=_utc(until), limit=limit
+            )
 
     table = Table("received", "id", "webhook", "contact", "state", "why")
     for row in _with_app(go):
@@ -193,22 +208,89 @@ def events_list(
 @events_app.command("replay")
 def events_replay(
     ids: Annotated[list[UUID] | None, typer.Argument(help="Events to replay")] = None,
-    failed: Annotated[bool, typer.Option(help="All failed events")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would be replayed")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="All failed events (of the time that is given)")] = False,
+    since: Since = None,
+    until: Until = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Handle events again, such as those that failed for a template that is mended now. Nothing is sent twice."""
     from tidings.replay import replay
 
-    if not ids and not failed:
-        raise typer.BadParameter("name events, or say --failed")
+    if not (ids or failed or since or until):
+        raise typer.BadParameter("name events, or say --failed, --since or --until")
 
     async def go(parts: Any) -> Any:
-        return await replay(parts.ledger, parts.runs, ids=ids or [], failed=failed, dry_run=dry_run)
+        return await replay(
+            parts.ledger,
+            parts.runs,
+            ids=ids or [],
+            failed=failed,
+            since=_utc(since),
+            until=_utc(until),
+            dry_run=dry_run,
+        )
 
     result = _with_app(go)
     for event_id, what in result.items():
         out.print(f"{event_id}: {what}")
     out.print(f"{len(result)} events" + (" would be replayed" if dry_run else ""))
+
+
+@messages_app.command("retry")
+def messages_retry(
+    ids: Annotated[list[UUID] | None, typer.Argument(help="Messages to send again")] = None,
+    email: Annotated[str | None, typer.Option(help="All failed messages of this contact")] = None,
+    template: Annotated[str | None, typer.Option(help="All failed messages of this template")] = None,
+    may_be_sent_twice: Annotated[
+        bool, typer.Option("--may-be-sent-twice", help="Also messages of which Resend's answer was never learned")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Send failed or cancelled messages again: rendered anew, due at once."""
+    from tidings.operate import retry_messages
+
+    if not (ids or email or template):
+        raise typer.BadParameter("name messages, or say --email or --template")
+
+    async def go(parts: Any) -> Any:
+        return await retry_messages(
+            parts.ledger,
+            ids=ids or [],
+            email=email,
+            template=template,
+            may_be_sent_twice=may_be_sent_twice,
+            dry_run=dry_run,
+            now=datetime.now(UTC),
+        )
+
+    _print_messages(_with_app(go), "retried", dry_run)
+
+
+@app.command()
+def cancel(
+    email: Annotated[str, typer.Argument(help="The contact's address")],
+    sequence: Annotated[str | None, typer.Option(help="Only this sequence, such as nurture")] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept with each message")] = "cancelled by an operator",
+    dry_run: DryRun = False,
+) -> None:
+    """Cancel what a contact has still to get."""
+    from tidings.operate import cancel_messages
+
+    async def go(parts: Any) -> Any:
+        return await cancel_messages(
+            parts.ledger, email, sequence=sequence, reason=reason, dry_run=dry_run, now=datetime.now(UTC)
+        )
+
+    found = _with_app(go)
+    if found is None:
+        raise typer.BadParameter(f"{email} is not known")
+    _print_messages(found, "cancelled", dry_run)
+
+
+def _print_messages(ids: list[UUID], what: str, dry_run: bool) -> None:
+    for message_id in ids:
+        out.print(str(message_id))
+    out.print(f"{len(ids)} messages " + (f"would be {what}" if dry_run else what))
 
 
 @app.command()
@@ -245,9 +327,9 @@ def _print_story(person: Any, suppressions: list[Any], events: list[Any], messag
         when = row.received_at.astimezone(UTC)
         table.add_row(f"{when:%Y-%m-%d %H:%M:%S}", row.source, row.state, row.reason or "", str(row.id))
     out.print(table)
-    table = Table("due", "template", "state", "sent", "why")
+    table = Table("due", "template", "state", "sent", "why", "message")
     for row in messages:
         sent = f"{row.sent_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if row.sent_at else ""
         due = row.due_at.astimezone(UTC)
-        table.add_row(f"{due:%Y-%m-%d %H:%M:%S}", row.template, row.state, sent, row.reason or "")
+        table.add_row(f"{due:%Y-%m-%d %H:%M:%S}", row.template, row.state, sent, row.reason or "", str(row.id))
     out.print(table)

@@ -15,12 +15,22 @@ from tidings.ports import Runs
 LIMIT = 10_000
 
 
-async def replay(ledger: Ledger, runs: Runs, *, ids: Sequence[UUID], failed: bool, dry_run: bool) -> dict[UUID, str]:
+async def replay(
+    ledger: Ledger,
+    runs: Runs,
+    *,
+    ids: Sequence[UUID] = (),
+    failed: bool = False,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    dry_run: bool = False,
+) -> dict[UUID, str]:
     """Give events a new handler run. An event whose enrolment exists changes nothing when it is handled again."""
     async with ledger.reading() as connection:
         rows = await inbox.find_events(connection, ids) if ids else []
-        if failed:
-            rows += await inbox.list_events(connection, state=EventState.FAILED, limit=LIMIT)
+        if failed or since or until:
+            state = EventState.FAILED if failed else None
+            rows += await inbox.list_events(connection, state=state, since=since, until=until, limit=LIMIT)
     wanted = {row.id: row for row in rows}
     result = dict.fromkeys(set(ids) - set(wanted), "not known")
     result |= {i: "starts nothing by rule" for i, row in wanted.items() if row.state == EventState.IGNORED}
