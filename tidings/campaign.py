@@ -98,6 +98,8 @@ class Webhook:
     payload: type[Payload]
     examples: Mapping[str, Mapping[str, Any]]
     summary: str
+    #: Posted by a browser, which can keep no secret. All others show a token of WEBHOOK_TOKENS.
+    public: bool = False
 
 
 @dataclass(frozen=True)

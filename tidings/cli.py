@@ -181,7 +181,9 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 @events_app.command("list")
 def events_list(
-    state: Annotated[str | None, typer.Option(help="accepted, dispatched, handled, ignored or failed")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="accepted, dispatched, handled, ignored, quarantined or failed")
+    ] = None,
     source: Annotated[str | None, typer.Option(help="The webhook's path, such as christmas-signup")] = None,
     since: Since = None,
     until: Until = None,
@@ -223,6 +225,7 @@ def events_replay(
         return await replay(
             parts.ledger,
             parts.runs,
+            parts.campaigns,
             ids=ids or [],
             failed=failed,
             since=_utc(since),

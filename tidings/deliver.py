@@ -27,6 +27,8 @@ KEY_LIFETIME = timedelta(hours=23)
 PATIENCE = 60.0
 #: How long a claim rests, in seconds, after Resend refused our set-up.
 REFUSED_PAUSE = 60.0
+#: By how much Resend's clock and the ledger's may differ.
+CLOCKS = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class Delivery:
             log.warning("claim.lost", extra={"claim": str(claim.id)})
             return Sent()
         if _expired(held.first_sent_at):
-            return await self._give_up(claim)
+            return await self._give_up(claim, held.first_sent_at)
         try:
             results = await self.sender.send([json.loads(m.payload) for m in claim.messages if m.payload], claim.key)
         except MessageRefused as error:
@@ -236,13 +238,25 @@ class Delivery:
             done.add(await self.hand_over(single, run_id))
         return done
 
-    async def _give_up(self, claim: Claim) -> Sent:
+    async def _give_up(self, claim: Claim, first_sent_at: datetime) -> Sent:
+        """Too late for a repeat. What Resend's own list has was sent; the rest waits for a person."""
+        listed = await self.sender.sent_since(first_sent_at - CLOCKS)
+        async with self.ledger.transaction() as connection:
+            known = await mails.known_ids(connection, [str(mail["id"]) for mail in listed])
+        found = _match(claim, [mail for mail in listed if mail["id"] not in known])
+        if found:
+            async with self.ledger.transaction() as connection:
+                await mails.settle_sent(connection, claim.id, found)
+                await outcomes.catch_up(connection, list(found.values()))
+        rest = tuple(m for m in claim.messages if m.id not in found)
         hours = int(KEY_LIFETIME.total_seconds() // 3600)
         reason = (
-            f"handed to Resend more than {hours} h ago without an answer, so it may have been sent; "
-            f"look it up at Resend, then: tidings messages retry"
+            f"handed to Resend more than {hours} h ago without an answer, and not in Resend's list; "
+            f"to send it all the same: tidings messages retry --may-be-sent-twice"
         )
-        return await self._settle_all(claim, MessageState.UNKNOWN, reason)
+        done = await self._settle_all(replace(claim, messages=rest), MessageState.UNKNOWN, reason)
+        done.add(Sent(sent=len(found)))
+        return done
 
     async def _settle_all(self, claim: Claim, state: MessageState, reason: str) -> Sent:
         async with self.ledger.transaction() as connection:
@@ -254,6 +268,21 @@ class Delivery:
         """Leave the claim for a later run: same bodies, same key, once this long has passed."""
         async with self.ledger.transaction() as connection:
             await mails.postpone(connection, claim.id, seconds)
+
+
+def _match(claim: Claim, listed: Sequence[Mapping[str, Any]]) -> dict[UUID, str]:
+    """Which mails of Resend's list are these messages: the same recipient and subject, each counted once."""
+    ids: dict[tuple[str, str], list[str]] = {}
+    for mail in listed:
+        for address in mail.get("to") or []:
+            ids.setdefault((str(address).lower(), str(mail.get("subject"))), []).append(str(mail["id"]))
+    found = {}
+    for message in claim.messages:
+        payload = json.loads(message.payload or "{}")
+        same = ids.get((message.email, str(payload.get("subject"))), [])
+        if same:
+            found[message.id] = same.pop()
+    return found
 
 
 def _expired(first_sent_at: datetime | None) -> bool:

@@ -19,6 +19,8 @@ class EventState(StrEnum):
     HANDLED = "handled"
     #: Stored, and starts nothing by rule (no consent, unpaid, an event that means nothing to us).
     IGNORED = "ignored"
+    #: From an authenticated sender, and not valid; kept as it came, to be replayed when the code understands it.
+    QUARANTINED = "quarantined"
     #: Cannot be handled until a person mends something; `reason` says what. Replay it then.
     FAILED = "failed"
 

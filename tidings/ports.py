@@ -22,6 +22,10 @@ class Sender(Protocol):
 
     async def send(self, payloads: Sequence[Mapping[str, Any]], key: str) -> list[str | MessageRefused]: ...
 
+    async def sent_since(self, since: datetime) -> list[Mapping[str, Any]]:
+        """What the sender's own list has of mails accepted since then: id, to and subject of each."""
+        ...
+
 
 class Runs(Protocol):
     """The engine that schedules and runs the work."""

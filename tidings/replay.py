@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
-from tidings.accept import dispatch
+from pydantic import ValidationError
+
+from tidings.accept import arrival, dispatch
+from tidings.campaign import Campaigns
 from tidings.ledger import Ledger, inbox
 from tidings.model import EventState
 from tidings.ports import Runs
@@ -18,6 +22,7 @@ LIMIT = 10_000
 async def replay(
     ledger: Ledger,
     runs: Runs,
+    campaigns: Campaigns,
     *,
     ids: Sequence[UUID] = (),
     failed: bool = False,
@@ -25,20 +30,59 @@ async def replay(
     until: datetime | None = None,
     dry_run: bool = False,
 ) -> dict[UUID, str]:
-    """Give events a new handler run. An event whose enrolment exists changes nothing when it is handled again."""
+    """Give events a new handler run. An event whose enrolment exists changes nothing when it is handled again.
+
+    A quarantined body is validated anew, and taken in as an event of its own when it is valid now.
+    """
+    rows = {row.id: row for row in await _chosen(ledger, ids, failed, since, until)}
+    result = dict.fromkeys(set(ids) - set(rows), "not known")
+    result |= {i: "starts nothing by rule" for i, row in rows.items() if row.state == EventState.IGNORED}
+    quarantined = [row for row in rows.values() if row.state == EventState.QUARANTINED]
+    again = [i for i, r in rows.items() if r.state not in {EventState.IGNORED, EventState.QUARANTINED}]
+    if dry_run:
+        return result | dict.fromkeys([*again, *(r.id for r in quarantined)], "would be replayed")
+    async with ledger.transaction() as connection:
+        dispatches = await inbox.requeue(connection, again)
+    for row in quarantined:
+        result[row.id] = await _take_in(ledger, campaigns, row, dispatches)
+    for dispatch_id in dispatches:
+        await dispatch(ledger, runs, dispatch_id, datetime.now(UTC))
+    return result | dict.fromkeys(again, "replayed")
+
+
+async def _chosen(
+    ledger: Ledger, ids: Sequence[UUID], failed: bool, since: datetime | None, until: datetime | None
+) -> list[Any]:
     async with ledger.reading() as connection:
         rows = await inbox.find_events(connection, ids) if ids else []
         if failed or since or until:
             state = EventState.FAILED if failed else None
             rows += await inbox.list_events(connection, state=state, since=since, until=until, limit=LIMIT)
-    wanted = {row.id: row for row in rows}
-    result = dict.fromkeys(set(ids) - set(wanted), "not known")
-    result |= {i: "starts nothing by rule" for i, row in wanted.items() if row.state == EventState.IGNORED}
-    again = [i for i, row in wanted.items() if row.state != EventState.IGNORED]
-    if dry_run:
-        return result | dict.fromkeys(again, "would be replayed")
+    return rows
+
+
+async def _take_in(ledger: Ledger, campaigns: Campaigns, row: Any, dispatches: list[UUID]) -> str:
+    """A quarantined body as an event, if it is valid by now."""
+    campaign = campaigns[row.campaign]
+    webhook = campaign.webhook(row.source)
+    try:
+        payload = webhook.payload.model_validate_json(row.body)
+    except ValidationError as error:
+        return f"still not valid: {error.error_count()} problems, first: {error.errors()[0]['msg']}"
+    event = arrival(
+        campaign,
+        webhook,
+        payload,
+        body=row.body,
+        key=None,
+        now=datetime.now(UTC),
+        testing_minute=row.testing_minute,
+    )
     async with ledger.transaction() as connection:
-        dispatches = await inbox.requeue(connection, again)
-    for dispatch_id in dispatches:
-        await dispatch(ledger, runs, dispatch_id, datetime.now(UTC))
-    return result | dict.fromkeys(again, "replayed")
+        receipt = (await inbox.accept(connection, [event]))[0]
+        await inbox.settle_events(
+            connection, [row.id], EventState.IGNORED, event.received_at, f"taken in as {receipt.event_id}"
+        )
+    if receipt.dispatch_id and not receipt.duplicate:
+        dispatches.append(receipt.dispatch_id)
+    return f"taken in as {receipt.event_id}"

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tidings.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
+REAL_RESEND = "https://api.resend.com"
 
 
 def setting(default: Any = ..., *, block: str | None = None, **kwargs: Any) -> Any:
@@ -59,7 +60,7 @@ class Settings(BaseSettings):
     )
 
     resend_api_key: SecretStr = setting(block="resend-api-key", description="Resend API key (re_…)")
-    resend_api_url: str = setting("https://api.resend.com", description="Base address of Resend's API")
+    resend_api_url: str = setting(REAL_RESEND, description="Base address of Resend's API")
     resend_webhook_secret: SecretStr | None = setting(
         None,
         block="resend-webhook-secret",
@@ -88,6 +89,14 @@ class Settings(BaseSettings):
         description="Address under which the world reaches this server, without a path",
     )
     cors_origins: str = setting("", description="Websites that may post from a browser, separated by commas")
+    webhook_tokens: SecretStr | None = setting(
+        None,
+        block="webhook-tokens",
+        description="Tokens that senders show as 'Authorization: Bearer …', separated by commas while one is replaced",
+    )
+    admin_token: SecretStr | None = setting(
+        None, block="admin-token", description="Token of the operators' API under /api; without it that API is closed"
+    )
     calendly_link: str | None = setting(None, description="Page where a contact books a call")
     portal_url: str | None = setting(None, description="Page where a customer finds their project")
     pdf_download_link: str | None = setting(None, description="Page where a contact downloads their report")
@@ -137,6 +146,17 @@ class Settings(BaseSettings):
     @property
     def campaign_folders(self) -> list[Path]:
         return folders(self.campaigns_dirs)
+
+    @property
+    def tokens(self) -> list[str]:
+        """Every webhook token that is accepted now."""
+        listed = self.webhook_tokens.get_secret_value() if self.webhook_tokens else ""
+        return [part.strip() for part in listed.split(",") if part.strip()]
+
+    @property
+    def real(self) -> bool:
+        """Whether mails leave through Resend itself, to real people."""
+        return self.resend_api_url == REAL_RESEND
 
     @property
     def origins(self) -> list[str]:

@@ -34,6 +34,7 @@ CAMPAIGN = Campaign(
             payload=Signup,
             examples=SIGNUP,
             summary="The website's assessment form was sent",
+            public=True,
         ),
         Webhook(
             path="calendly-noshow",

@@ -28,6 +28,8 @@ from tidings.errors import (
 from tidings.model import MessageState, Report
 
 SERVICE = "Resend"
+#: How far back Resend's list is read: 5,000 mails.
+LIST_PAGES = 50
 #: When a quota is used up and Resend names no time, ask again after this long.
 QUOTA_PAUSE_SECONDS = 3600.0
 
@@ -113,6 +115,19 @@ class Resend:
         """A mail as Resend has it."""
         answer: Mapping[str, Any] = await _call(resend.Emails.get_async(provider_id))
         return answer
+
+    async def sent_since(self, since: datetime) -> list[Mapping[str, Any]]:
+        """Resend's own list of mails accepted since then, newest first; at most LIST_PAGES pages of it."""
+        found: list[Mapping[str, Any]] = []
+        cursor: dict[str, Any] = {}
+        for _ in range(LIST_PAGES):
+            answer = await _call(resend.Emails.list_async(cast(Any, {"limit": 100, **cursor})))
+            page = answer.get("data") or []
+            found += [mail for mail in page if _moment(mail.get("created_at"), since) >= since]
+            if not answer.get("has_more") or _moment(page[-1].get("created_at"), since) < since:
+                break
+            cursor = {"after": page[-1]["id"]}
+        return found
 
     async def domains(self) -> list[Domain]:
         """The account's sending domains. Raises Refused when the key may only send."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import and_, case, func, literal, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger.tables import contact, event
@@ -178,6 +180,36 @@ async def _insert_events(
     )
     inserted = {row.id for row in rows}
     return {event_id: receipt for event_id, receipt in receipts.items() if event_id in inserted}
+
+
+async def quarantine(
+    connection: AsyncConnection,
+    *,
+    source: str,
+    campaign: str,
+    deployment: str,
+    raw: bytes,
+    reason: str,
+    now: datetime,
+) -> None:
+    """Keep a body that is not valid, once however often it is sent. Bytes that are no text are kept escaped."""
+    body = raw.decode("utf-8", "backslashreplace").replace("\x00", "\\x00")
+    await connection.execute(
+        insert(event)
+        .values(
+            id=uuid4(),
+            source=source,
+            key=f"quarantine:{hashlib.sha256(raw).hexdigest()}",
+            campaign=campaign,
+            deployment=deployment,
+            body=body,
+            contact_created=False,
+            received_at=now,
+            state=EventState.QUARANTINED,
+            reason=reason,
+        )
+        .on_conflict_do_nothing(index_elements=["source", "key"])
+    )
 
 
 async def dispatch_group(connection: AsyncConnection, dispatch_id: UUID) -> tuple[str, list[UUID]]:

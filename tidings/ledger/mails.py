@@ -414,6 +414,12 @@ async def _touch_claimed(connection: AsyncConnection, claim_id: UUID) -> None:
     )
 
 
+async def known_ids(connection: AsyncConnection, provider_ids: Sequence[str]) -> set[str]:
+    """Of these ids of Resend's, those that a message of ours has."""
+    rows = await connection.execute(select(message.c.provider_id).where(message.c.provider_id.in_(provider_ids)))
+    return set(rows.scalars().all())
+
+
 async def apply_outcome(
     connection: AsyncConnection, provider_id: str, state: MessageState, at: datetime, reason: str | None
 ) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tidings.local import environment, postgres, services
 from tidings.local.config import Part, Step
@@ -34,6 +34,7 @@ class Plan:
     mark: str
     start: Callable[[Command], Awaitable[None]]
     run: Callable[[Command], Awaitable[None]]
+    known_workers: set[str] = field(default_factory=set)
 
     def nodes(self) -> dict[str, Node]:
         config = self.addresses.config
@@ -98,7 +99,7 @@ class Plan:
 
     def _worker(self, name: str) -> Action:
         async def start() -> None:
-            await self.start(services.worker(name, self.addresses, self.folder, self._product))
+            await self.start(services.worker(name, self.addresses, self.folder, self._product, self.known_workers))
 
         return start
 

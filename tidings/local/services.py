@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,16 @@ def web(addresses: Addresses, folder: DataFolder, env: Mapping[str, str]) -> Com
     )
 
 
-def worker(name: str, addresses: Addresses, folder: DataFolder, env: Mapping[str, str]) -> Command:
+def worker(name: str, addresses: Addresses, folder: DataFolder, env: Mapping[str, str], known: set[str]) -> Command:
+    """`known` are the workers that other starts stand for; each start has a name of its own in Prefect."""
+    since = datetime.now(UTC)
+
     async def ready() -> None:
-        """A worker is ready when Prefect has had a heartbeat of it."""
-        if not await online_workers(addresses.prefect_api, environment.WORK_POOL):
-            raise NotReady("Prefect knows of no worker that is online")
+        """A worker is ready when Prefect has had a heartbeat of it; those of earlier ones do not count."""
+        fresh = await online_workers(addresses.prefect_api, since) - known
+        if not fresh:
+            raise NotReady("Prefect knows of no new worker that is online")
+        known.add(min(fresh))
 
     return Command(
         name=name,
@@ -127,15 +133,22 @@ async def notion_root(addresses: Addresses) -> str:
     return str((await _get(f"{addresses.sandbox}/control/health"))["notion_root_page_id"])
 
 
-async def online_workers(prefect_api: str, pool: str) -> int:
+async def online_workers(prefect_api: str, since: datetime) -> set[str]:
+    """The names of workers that Prefect has heard of since then."""
     async with _client() as client:
         try:
-            answer = await client.post(f"{prefect_api}/work_pools/{pool}/workers/filter", json={"limit": 50})
+            answer = await client.post(
+                f"{prefect_api}/work_pools/{environment.WORK_POOL}/workers/filter", json={"limit": 200}
+            )
         except httpx.TransportError as error:
             raise NotReady(f"Prefect does not answer: {error}") from None
     if answer.status_code != httpx.codes.OK:
-        raise NotReady(f"Prefect answers {answer.status_code} for the work pool {pool!r}")
-    return sum(worker["status"] == "ONLINE" for worker in answer.json())
+        raise NotReady(f"Prefect answers {answer.status_code} for the work pool {environment.WORK_POOL!r}")
+    return {
+        worker["name"]
+        for worker in answer.json()
+        if worker["status"] == "ONLINE" and datetime.fromisoformat(worker["last_heartbeat_time"]) > since
+    }
 
 
 async def not_ready(addresses: Addresses) -> list[str]:

@@ -101,6 +101,7 @@ class Stack:
     async def start(self) -> None:
         """Everything is up and ready; or everything is stopped again and the reason raised."""
         began = time.monotonic()
+        self.timings.clear()
         self.folder.open()
         try:
             self._settle()

@@ -14,7 +14,7 @@ from tidings.accept import Intake
 from tidings.adapters.blocks import settings_of_this_process
 from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
-from tidings.web import health, resend_webhook, unsubscribe, webhooks
+from tidings.web import health, operate, resend_webhook, unsubscribe, webhooks
 from tidings.web.keeper import keep
 from tidings.web.middleware import Origins, SecurityHeaders
 from tidings.wiring import open_app, utc_now
@@ -33,6 +33,7 @@ def create_app() -> FastAPI:
     app.include_router(health.router)
     app.include_router(resend_webhook.router)
     app.include_router(unsubscribe.router)
+    app.include_router(operate.router)
     app.add_exception_handler(LedgerUnavailable, _unavailable)
     app.add_middleware(Origins)
     app.add_middleware(SecurityHeaders)

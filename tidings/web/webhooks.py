@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from tidings.accept import Intake, answer, arrival
 from tidings.campaign import Campaign, Campaigns, Payload, Webhook, explain
+from tidings.ledger import inbox
+from tidings.web.auth import authenticated
 from tidings.wiring import App, utc_now
 
 log = logging.getLogger("tidings.web")
@@ -40,6 +42,7 @@ class Problem(BaseModel):
 RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {"model": Accepted, "description": "Stored; Prefect is away and gets it as soon as it is back"},
     400: {"model": Problem, "description": "The body is not JSON"},
+    401: {"model": Problem, "description": "No token, or a wrong one"},
     413: {"model": Problem, "description": "The body is too large"},
     415: {"model": Problem, "description": "The body is not declared as application/json"},
     422: {"model": Problem, "description": "A field is missing or wrong; the answer names it"},
@@ -59,7 +62,7 @@ def router(campaigns: Campaigns) -> APIRouter:
             operation_id=webhook.path,
             response_model=None,
             responses={200: {"model": Accepted}, **RESPONSES},
-            openapi_extra=_request_body(webhook),
+            openapi_extra={**_request_body(webhook), "security": [] if webhook.public else [{"bearer": []}]},
         )
     return routes
 
@@ -94,8 +97,14 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
     async def receive(request: Request) -> JSONResponse:
         parts: App = request.app.state.parts
         intake: Intake = request.app.state.intake
+        known = authenticated(request, webhook, parts.settings)
         raw = await read_body(request, parts.settings.max_body_bytes)
-        payload = parse(webhook.payload, raw)
+        try:
+            payload = parse(webhook.payload, raw)
+        except HTTPException as refusal:
+            if known:
+                await _quarantine(parts, campaign, webhook, raw, refusal)
+            raise
         event = arrival(
             campaign,
             webhook,
@@ -118,6 +127,21 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
         return JSONResponse(answer(webhook, receipt, run_id), status_code=200 if done else 202)
 
     return receive
+
+
+async def _quarantine(parts: App, campaign: Campaign, webhook: Webhook, raw: bytes, refusal: HTTPException) -> None:
+    """Keep what a known sender sent although it is refused: it may be us who are wrong, and it is not sent again."""
+    async with parts.ledger.transaction() as connection:
+        await inbox.quarantine(
+            connection,
+            source=webhook.path,
+            campaign=campaign.name,
+            deployment=webhook.deployment,
+            raw=raw,
+            reason=str(refusal.detail),
+            now=utc_now(),
+        )
+    log.warning("webhook.quarantined", extra={"source": webhook.path, "status": refusal.status_code})
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -1,0 +1,130 @@
+"""`/api`: what operators do on the command line, over HTTP with a token."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.exceptions import HTTPException
+from pydantic import AwareDatetime, BaseModel, Field
+
+from tidings.ledger import inbox, mails, people
+from tidings.operate import cancel_messages, retry_messages
+from tidings.replay import replay
+from tidings.web.auth import operator
+from tidings.wiring import App, utc_now
+
+router = APIRouter(prefix="/api", tags=["operators"], dependencies=[Depends(operator)])
+
+MESSAGE_FIELDS = ("id", "campaign", "sequence", "position", "template", "due_at", "state", "reason", "sent_at")
+
+
+class Event(BaseModel):
+    """A webhook that came in."""
+
+    id: UUID
+    source: str
+    state: str
+    reason: str | None
+    received_at: datetime
+    flow_run_id: UUID | None
+    email: str | None
+
+
+class Replay(BaseModel):
+    """Which events to handle again; at least one of these is needed."""
+
+    ids: list[UUID] = Field(default_factory=list, max_length=10_000)
+    failed: bool = False
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    dry_run: bool = False
+
+
+class Retry(BaseModel):
+    """Which messages to send again; at least one of ids, email, template is needed."""
+
+    ids: list[UUID] = Field(default_factory=list, max_length=10_000)
+    email: str | None = None
+    template: str | None = None
+    may_be_sent_twice: bool = False
+    dry_run: bool = False
+
+
+class Cancel(BaseModel):
+    """What to cancel of a contact."""
+
+    sequence: str | None = None
+    reason: str = Field("cancelled by an operator", min_length=1, max_length=500)
+    dry_run: bool = False
+
+
+@router.get("/events", summary="Webhooks that came in, newest first")
+async def events(
+    request: Request,
+    state: str | None = None,
+    source: str | None = None,
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+) -> list[Event]:
+    parts: App = request.app.state.parts
+    async with parts.ledger.reading() as connection:
+        rows = await inbox.list_events(connection, state=state, source=source, since=since, until=until, limit=limit)
+    return [Event(**{name: getattr(row, name) for name in Event.model_fields}) for row in rows]
+
+
+@router.post("/events/replay", summary="Handle events again; nothing is sent twice")
+async def replay_events(request: Request, wanted: Replay) -> dict[str, str]:
+    if not (wanted.ids or wanted.failed or wanted.since or wanted.until):
+        raise HTTPException(422, "Name events in 'ids', or set 'failed', 'since' or 'until'")
+    parts: App = request.app.state.parts
+    result = await replay(parts.ledger, parts.runs, parts.campaigns, **wanted.model_dump())
+    return {str(event_id): what for event_id, what in result.items()}
+
+
+@router.post("/messages/retry", summary="Send failed or cancelled messages again")
+async def retry(request: Request, wanted: Retry) -> dict[str, list[UUID]]:
+    if not (wanted.ids or wanted.email or wanted.template):
+        raise HTTPException(422, "Name messages in 'ids', or give 'email' or 'template'")
+    parts: App = request.app.state.parts
+    return {"messages": await retry_messages(parts.ledger, **wanted.model_dump(), now=utc_now())}
+
+
+@router.get("/contacts/{email}", summary="The whole story of one contact")
+async def story(request: Request, email: str) -> dict[str, Any]:
+    parts: App = request.app.state.parts
+    async with parts.ledger.reading() as connection:
+        person = await people.find_contact(connection, email)
+        if person is None:
+            raise HTTPException(404, f"No contact has the address {email}")
+        stopped = await people.suppressions(connection, person.id)
+        theirs = await people.events_of(connection, person.id)
+        messages = await mails.story(connection, email)
+    return {
+        "email": person.email,
+        "first_name": person.first_name,
+        "business_name": person.business_name,
+        "consent": person.consent,
+        "created_at": person.created_at,
+        "suppressions": [
+            {"sequence": s.sequence, "reason": s.reason, "source": s.source, "at": s.created_at, "lifted": s.lifted_at}
+            for s in stopped
+        ],
+        "events": [
+            {"id": e.id, "source": e.source, "state": e.state, "reason": e.reason, "received_at": e.received_at}
+            for e in theirs
+        ],
+        "messages": [{name: getattr(m, name) for name in MESSAGE_FIELDS} for m in messages],
+    }
+
+
+@router.post("/contacts/{email}/cancel", summary="Cancel what a contact has still to get")
+async def cancel(request: Request, email: str, wanted: Cancel) -> dict[str, list[UUID]]:
+    parts: App = request.app.state.parts
+    found = await cancel_messages(parts.ledger, email, **wanted.model_dump(), now=utc_now())
+    if found is None:
+        raise HTTPException(404, f"No contact has the address {email}")
+    return {"messages": found}
