@@ -24,6 +24,7 @@ from tidings.deliver import Delivery, Identity, Selection, Sent, send_next
 from tidings.ledger import Ledger, inbox
 from tidings.ledger.memory import Memory
 from tidings.model import Arrival, Receipt
+from tidings.ports import Sender
 from tidings.unsubscribe import Links
 from tidings.wiring import NotionCopy
 
@@ -84,8 +85,8 @@ class World:
         """A new one each time, as each Prefect run has."""
         return NotionCopy(self.notion, self.templates_id)
 
-    def delivery(self, *, lease: float = 120.0, identity: Identity = IDENTITY) -> Delivery:
-        return Delivery(self.ledger, self.copy, self.resend, LINKS, identity, lease=lease)
+    def delivery(self, *, identity: Identity = IDENTITY, sender: Sender | None = None) -> Delivery:
+        return Delivery(self.ledger, self.copy, sender or self.resend, LINKS, identity, lease=120.0)
 
     # -- acting ------------------------------------------------------------------------------------------------
 

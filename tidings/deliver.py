@@ -14,7 +14,7 @@ from tidings.errors import CopyError, KeyReused, MessageRefused, OutcomeUnknown,
 from tidings.ledger import Ledger, mails, outcomes, people
 from tidings.ledger.mails import Claim, ClaimedMessage
 from tidings.model import MessageState, Template
-from tidings.ports import Copy, Sender
+from tidings.ports import Copy, Sender, Turns
 from tidings.render import one_line, render
 from tidings.unsubscribe import Links
 
@@ -70,7 +70,15 @@ class Delivery:
     """Everything that sending needs, wired once a process."""
 
     def __init__(
-        self, ledger: Ledger, copy: Copy, sender: Sender, links: Links, identity: Identity, *, lease: float
+        self,
+        ledger: Ledger,
+        copy: Copy,
+        sender: Sender,
+        links: Links,
+        identity: Identity,
+        *,
+        lease: float,
+        turns: Turns | None = None,
     ) -> None:
         self.ledger = ledger
         self.copy = copy
@@ -78,6 +86,7 @@ class Delivery:
         self.links = links
         self.identity = identity
         self.lease = lease
+        self.turns = turns
 
     async def next_claim(self, selection: Selection, run_id: UUID | None) -> Claim | None:
         """First what a dead run left behind, then what is due and nobody holds; None when there is neither."""
@@ -189,6 +198,8 @@ class Delivery:
         """
         if not claim.messages:
             return await self._settle_all(claim, MessageState.SKIPPED, "")
+        if self.turns is not None:
+            await self.turns.turn()  # before the lease is renewed, so that waiting does not eat it up
         async with self.ledger.transaction() as connection:
             held = await mails.renew(connection, claim.id, self.lease, run_id)
         if held is None:
@@ -202,29 +213,49 @@ class Delivery:
             return await self._refused(claim, error, run_id)
         except KeyReused as error:
             return await self._settle_all(claim, MessageState.UNKNOWN, str(error))
-        except (Refused, RetryLater):
+        except Refused as error:
+            if held.first_sent_at is None:
+                await self._put_back(claim, error)
+            raise
+        except RetryLater:
             if held.first_sent_at is None:
                 await self._forget_call(claim)
             raise
-        return await self._settle(claim, results)
+        done = await self._settle(claim, results)
+        if self.turns is not None:
+            await self.turns.learn(self.sender.rate_limit)
+        return done
+
+    async def _put_back(self, claim: Claim, error: Refused) -> None:
+        """Our key or our domain is refused: nothing was done, and what is mended may change the mails' content."""
+        async with self.ledger.transaction() as connection:
+            await mails.put_back(connection, [m.id for m in claim.messages], str(error))
+            await mails.close_claim(connection, claim.id)
 
     async def _forget_call(self, claim: Claim) -> None:
         async with self.ledger.transaction() as connection:
             await mails.nothing_was_done(connection, claim.id)
 
-    async def _settle(self, claim: Claim, results: Sequence[str | MessageRefused]) -> Sent:
+    async def _settle(self, claim: Claim, results: Sequence[str | Refused]) -> Sent:
+        """Each message's own outcome. Raises the refusal of our set-up, if there is one, after the rest is settled."""
         pairs = list(zip(claim.messages, results, strict=True))
         sent = {m.id: r for m, r in pairs if isinstance(r, str)}
-        refused = {m.id: str(r) for m, r in pairs if not isinstance(r, str)}
+        refused = {m.id: r for m, r in pairs if isinstance(r, Refused)}
+        ours = {message_id: error for message_id, error in refused.items() if not error.concerns_message}
         async with self.ledger.transaction() as connection:
             await mails.settle_sent(connection, claim.id, sent)
             await outcomes.catch_up(connection, list(sent.values()))
-            for message_id, reason in refused.items():
-                await mails.settle_messages(connection, [message_id], MessageState.FAILED, reason)
+            for message_id, error in refused.items():
+                if message_id in ours:
+                    await mails.put_back(connection, [message_id], str(error))
+                else:
+                    await mails.settle_messages(connection, [message_id], MessageState.FAILED, str(error))
             await mails.close_claim(connection, claim.id)
+        if ours:
+            raise next(iter(ours.values()))
         done = Sent(sent=len(sent))
-        for reason in refused.values():
-            done.add(Sent(failed={reason: 1}))
+        for error in refused.values():
+            done.add(Sent(failed={str(error): 1}))
         return done
 
     async def _refused(self, claim: Claim, error: MessageRefused, run_id: UUID | None) -> Sent:
@@ -240,7 +271,11 @@ class Delivery:
 
     async def _give_up(self, claim: Claim, first_sent_at: datetime) -> Sent:
         """Too late for a repeat. What Resend's own list has was sent; the rest waits for a person."""
-        listed = await self.sender.sent_since(first_sent_at - CLOCKS)
+        try:
+            listed = await self.sender.sent_since(first_sent_at - CLOCKS)
+        except Refused as error:  # a key that may only send cannot read the list
+            log.warning("resend.list_refused", extra={"claim": str(claim.id), "error": str(error)})
+            listed = []
         async with self.ledger.transaction() as connection:
             known = await mails.known_ids(connection, [str(mail["id"]) for mail in listed])
         found = _match(claim, [mail for mail in listed if mail["id"] not in known])
@@ -251,7 +286,7 @@ class Delivery:
         rest = tuple(m for m in claim.messages if m.id not in found)
         hours = int(KEY_LIFETIME.total_seconds() // 3600)
         reason = (
-            f"handed to Resend more than {hours} h ago without an answer, and not in Resend's list; "
+            f"handed to Resend more than {hours} h ago without an answer, and not found in Resend's list; "
             f"to send it all the same: tidings messages retry --may-be-sent-twice"
         )
         done = await self._settle_all(replace(claim, messages=rest), MessageState.UNKNOWN, reason)

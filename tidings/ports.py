@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from tidings.errors import MessageRefused
+from tidings.errors import Refused
 from tidings.model import Slot, Template
 
 
@@ -17,10 +17,23 @@ class Copy(Protocol):
     async def templates(self, names: Sequence[str]) -> dict[str, Template]: ...
 
 
+class Turns(Protocol):
+    """Who may ask the sender, and when: one pace for all workers."""
+
+    async def turn(self) -> None: ...
+
+    async def learn(self, rate: float | None) -> None: ...
+
+
 class Sender(Protocol):
     """Who delivers."""
 
-    async def send(self, payloads: Sequence[Mapping[str, Any]], key: str) -> list[str | MessageRefused]: ...
+    @property
+    def rate_limit(self) -> float | None:
+        """Requests a second that the sender allows, as it last said."""
+        ...
+
+    async def send(self, payloads: Sequence[Mapping[str, Any]], key: str) -> list[str | Refused]: ...
 
     async def sent_since(self, since: datetime) -> list[Mapping[str, Any]]:
         """What the sender's own list has of mails accepted since then: id, to and subject of each."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parseaddr
 
 from tidings.adapters.notion import Notion
+from tidings.adapters.pace import Pace
 from tidings.adapters.prefect import PrefectRuns, open_client
 from tidings.adapters.resend import Resend
 from tidings.campaign import Campaigns, load_campaigns
@@ -80,10 +81,12 @@ async def open_app(settings: Settings, *, campaigns: Campaigns | None = None) ->
     resend = Resend(api_key=settings.resend_api_key.get_secret_value(), api_url=settings.resend_api_url)
     links = Links(secret=settings.secret_key.get_secret_value(), public_url=settings.public_url, sender=settings.sender)
     copy = NotionCopy(notion, settings.notion_templates_db_id)
-    delivery = Delivery(ledger, copy, resend, links, identity(settings), lease=settings.lease_seconds)
     mirror = Mirror(ledger, notion, mirrored(settings, campaigns))
     async with open_client() as client:
         runs = PrefectRuns(client, {c.name: c.send_deployment for c in campaigns.values()})
+        turns = Pace(client, Memory(ledger))
+        who = identity(settings)
+        delivery = Delivery(ledger, copy, resend, links, who, lease=settings.lease_seconds, turns=turns)
         try:
             yield App(settings, campaigns, ledger, notion, resend, runs, copy, links, delivery, mirror)
         finally:

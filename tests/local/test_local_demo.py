@@ -24,6 +24,7 @@ from tidings.local.config import Part, Step
 from tidings.local.demo import Demo, DemoFailed, expectation, missing
 from tidings.local.demo_ledger import Arrived, Mail
 from tidings.local.entrance import campaigns_of
+from tidings.local.services import online_workers
 from tidings.local.stack import Stack
 from tidings.local.up import curl_line
 from tidings.settings import ROOT
@@ -85,11 +86,22 @@ async def test_the_demo__ends_well_and_says_why_when_not(make_config: MakeConfig
         assert await Demo(stack, CAMPAIGNS, console, client).run(0) == 1
         failure = said.getvalue()
         assert await Demo(stack, CAMPAIGNS, console, client).run(90) == 0
+        await _a_killed_worker_is_back_only_when_prefect_has_heard_of_it(stack)
 
     assert "The demo failed" in failure
     assert "delivered+signup@resend.dev christmas_email_7: " in failure
     assert "End of the log of worker" in failure
     assert "All 19 mails were delivered, each once; the ledger and the inbox agree" in said.getvalue()
+
+
+async def _a_killed_worker_is_back_only_when_prefect_has_heard_of_it(stack: Stack) -> None:
+    api, began = stack.addresses.prefect_api, datetime.now(UTC)
+    before = await online_workers(api, datetime.min.replace(tzinfo=UTC))
+
+    stack.kill("worker")
+    await stack.restart("worker")
+
+    assert await online_workers(api, began) - before
 
 
 async def test_a_webhook_that_is_refused__ends_the_demo_with_the_answer(make_config: MakeConfig) -> None:

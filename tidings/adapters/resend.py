@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,6 +43,10 @@ OUTCOMES = {
     "email.failed": MessageState.FAILED,
     "email.suppressed": MessageState.FAILED,
 }
+
+#: Refusals that concern our account or settings, whoever the recipient is; in a batch only their words tell.
+_SET_UP_NAMES = {"invalid_from_address", "invalid_access", "invalid_region", "invalid_idempotency_key"}
+_SET_UP_WORDS = re.compile(r"domain is not verified|verify a domain|`from` field|API key", re.IGNORECASE)
 
 
 class InvalidSignature(TidingsError):
@@ -97,10 +102,10 @@ class Resend:
         window = next((p[2:] for p in policy.split(";") if p.startswith("w=")), "1")
         return float(limit) / float(window) if limit and limit.isdigit() and window.isdigit() else None
 
-    async def send(self, payloads: Sequence[Mapping[str, Any]], key: str) -> list[str | MessageRefused]:
+    async def send(self, payloads: Sequence[Mapping[str, Any]], key: str) -> list[str | Refused]:
         """Hand over up to 100 mails under one idempotency key.
 
-        Returns, in the same order, Resend's id or why that mail alone was refused. Raises MessageRefused when
+        Returns, in the same order, Resend's id or why that mail was refused. Raises MessageRefused when
         the whole request was refused because of its content, Refused for our set-up (key, domain), RetryLater
         when nothing was done, OutcomeUnknown when only a repeat with the same key and payloads is safe.
         """
@@ -204,10 +209,10 @@ def _id(answer: Mapping[str, Any]) -> str:
     return value
 
 
-def _batch_results(answer: Mapping[str, Any], count: int) -> list[str | MessageRefused]:
+def _batch_results(answer: Mapping[str, Any], count: int) -> list[str | Refused]:
     """Ids in order; the permissive mode leaves out refused mails and lists their indexes under `errors`."""
     refused = {
-        int(e["index"]): MessageRefused(SERVICE, str(e.get("message", "refused")), status=422)
+        int(e["index"]): _refusal("", str(e.get("message", "refused")), status=422)
         for e in answer.get("errors") or []
     }
     ids = [item.get("id") for item in answer.get("data") or []]
@@ -243,10 +248,16 @@ def classify(error: ResendError) -> ServiceError:
     if status == 429:
         return RetryLater(SERVICE, message, retry_after=_retry_after(error, 1.0), **known)
     if status in {400, 422, 451}:
-        return MessageRefused(SERVICE, message, **known)
+        return _refusal(name, message, status=status)
     if 400 <= status < 500 and status not in {408, 425}:
         return Refused(SERVICE, message, **known)
     return OutcomeUnknown(SERVICE, message, **known)
+
+
+def _refusal(name: str, message: str, *, status: int) -> Refused:
+    """Whose fault it is that a mail's content is refused: this message's, or our account's and settings'."""
+    set_up = name in _SET_UP_NAMES or _SET_UP_WORDS.search(message)
+    return (Refused if set_up else MessageRefused)(SERVICE, message, status=status, code=name)
 
 
 def _transport_error(error: ResendError, message: str) -> ServiceError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -348,15 +348,32 @@ async def settle_messages(
     """Put claimed messages into another state, with the reason for people."""
     if not ids:
         return
-    values: dict[str, Any] = {"state": state, "reason": reason, "updated_at": func.now()}
-    if state is MessageState.SCHEDULED:
-        values |= {"claim_id": None}
     await connection.execute(
-        update(message).where(message.c.id.in_(ids), message.c.state == MessageState.SENDING).values(**values)
+        update(message)
+        .where(message.c.id.in_(ids), message.c.state == MessageState.SENDING)
+        .values(state=state, reason=reason, updated_at=func.now())
     )
     rows = await connection.execute(select(message.c.enrolment_id).where(message.c.id.in_(ids)))
     touched = {row.enrolment_id for row in rows}
     await connection.execute(update(enrolment).where(enrolment.c.id.in_(touched)).values(updated_at=func.now()))
+
+
+async def put_back(connection: AsyncConnection, ids: Sequence[UUID], reason: str) -> None:
+    """Messages that Resend has not taken wait again: in a minute or two, rendered anew, with a new claim and key."""
+    await connection.execute(
+        update(message)
+        .where(message.c.id.in_(ids), message.c.state == MessageState.SENDING)
+        .values(
+            state=MessageState.SCHEDULED,
+            reason=reason,
+            payload=None,
+            claim_id=None,
+            flow_run_id=None,
+            # On the minute, so that all that were refused share a run.
+            slot_at=func.date_trunc("minute", func.now()) + timedelta(minutes=2),
+            updated_at=func.now(),
+        )
+    )
 
 
 async def learn_sent(connection: AsyncConnection, message_id: UUID, provider_id: str) -> None:

@@ -61,7 +61,8 @@ class Plan:
     def _workers(self) -> dict[str, Node]:
         if Part.WORKER not in self.addresses.config.started:
             return {}
-        needs = (Part.PREFECT, *Step)
+        # not the templates: their push takes as long as the rate limit says, and is waited for at the end
+        needs = (Part.PREFECT, Step.MIGRATE, Step.NOTION_INIT, Step.DEPLOY)
         names = [Part.WORKER.value] + [f"{Part.WORKER}-{n}" for n in range(2, self.addresses.config.workers + 1)]
         return {name: Node(self._worker(name), needs) for name in names}
 
@@ -83,7 +84,7 @@ class Plan:
 
     async def _postgres(self) -> None:
         port, password = self.addresses.config.postgres_port, self.addresses.postgres_password
-        await asyncio.to_thread(postgres.prepare, self.folder.postgres, password)
+        await _to_the_end(postgres.prepare, self.folder.postgres, password)
         log = self.folder.log(Part.POSTGRES)
         await self.start(postgres.command(self.folder.postgres, port, password, log=log, env=self._base))
         await postgres.create_databases(port, password, DATABASES)
@@ -116,3 +117,13 @@ class Plan:
         await self.run(
             services.step(Step.NOTION_INIT, self.addresses, self.folder, self._product, parent=root, notion_env=file)
         )
+
+
+async def _to_the_end(work: Callable[..., None], *args: object) -> None:
+    """In a thread; when cancelled, only after it has ended: the folder must not be given back before."""
+    running = asyncio.create_task(asyncio.to_thread(work, *args))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

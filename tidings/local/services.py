@@ -154,7 +154,10 @@ async def online_workers(prefect_api: str, since: datetime) -> set[str]:
 async def not_ready(addresses: Addresses) -> list[str]:
     """What still stands between a webhook and a mail, as the web server's own check sees it."""
     async with _client(READINESS_SECONDS) as client:
-        answer = await client.get(f"{addresses.web}/health/ready")
+        try:
+            answer = await client.get(f"{addresses.web}/health/ready")
+        except httpx.TransportError as error:
+            return [f"web: does not answer: {error or type(error).__name__}"]
     return [f"{name}: {said}" for name, said in answer.json()["checks"].items() if said != "ok"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from tidings.local.report import show_list
 from tidings.local.stack import Stack
 from tidings.settings import load_settings
 
+#: The web server keeps a result for five seconds.
+READINESS_TRIES, READINESS_PAUSE = 3, 6.0
 YOU = "delivered+you@resend.dev"
 
 
@@ -29,12 +32,22 @@ async def up(config: StackConfig, environ: Mapping[str, str], console: Console) 
     _say_which(config, environ, console)
     async with Stack(config, say=lambda text: console.print(f"  {escape(text)}", highlight=False)) as stack:
         console.print(_welcome(stack, campaigns), highlight=False, soft_wrap=True)
-        show_list(console, "Not ready yet", await services.not_ready(stack.addresses))
         try:
-            await stack.supervise()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(stack.supervise())
+                show_list(console, "Not ready yet", await _not_ready(stack.addresses))
         finally:
             console.print("stopping …")
     return 0
+
+
+async def _not_ready(addresses: Addresses) -> list[str]:
+    """What is not ready and stays so for a while: the first answers may only be a rate limit's."""
+    for _ in range(READINESS_TRIES):
+        await asyncio.sleep(READINESS_PAUSE)
+        if not (problems := await services.not_ready(addresses)):
+            return []
+    return problems
 
 
 def _check_real_settings() -> None:

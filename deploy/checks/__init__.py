@@ -1,0 +1,1 @@
+"""Checks of the deployment files that need no Docker engine: `deploy/check`."""

@@ -1,0 +1,35 @@
+"""`python -m deploy.checks compose|image|units|settings`: exit 0, or 1 with every problem named."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
+
+from deploy.checks import compose, image, settings_table, units
+
+CHECKS: Mapping[str, Callable[[], list[str]]] = {
+    "compose": compose.problems,
+    "image": lambda: asyncio.run(image.problems(lambda text: print(text, flush=True))),
+    "units": units.problems,
+    "settings": settings_table.problems,
+}
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["settings", "--write"]:
+        settings_table.write()
+        return 0
+    if not arguments or not set(arguments) <= CHECKS.keys():
+        print(f"usage: deploy/check {'|'.join(CHECKS)} …", file=sys.stderr)
+        return 2
+    found = {name: CHECKS[name]() for name in arguments}
+    for name, problems in found.items():
+        for problem in problems:
+            print(f"{name}: {problem}", file=sys.stderr)
+        print(f"{name}: {'ok' if not problems else f'{len(problems)} problems'}")
+    return 1 if any(found.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,45 @@
+"""docs/settings.md, made from the settings in the code."""
+
+from __future__ import annotations
+
+from pydantic_core import PydanticUndefined
+
+from tidings.settings import ROOT, Settings, block_of
+
+FILE = ROOT / "docs" / "settings.md"
+MAKE = "deploy/check settings --write"
+HEAD = f"""# Settings
+
+Made from `tidings/settings.py` by `{MAKE}`.
+
+A value comes from the environment, else from `.env`, else from the file that `<NAME>_FILE` names, else from the
+Prefect Secret block named here. An empty value counts as not set. What is wrong or missing is refused at the start,
+all of it at once, each with its name and its cure.
+
+| setting | default | Prefect block | meaning |
+|---|---|---|---|
+"""
+
+
+def _row(name: str) -> str:
+    field = Settings.model_fields[name]
+    if field.default is PydanticUndefined:
+        default = "**required**"
+    else:
+        default = "" if field.default in (None, "") else f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+    block = f"`{found}`" if (found := block_of(name)) else ""
+    meaning = (field.description or "").replace("|", "\\|").replace("<", "&lt;")
+    return f"| `{name.upper()}` | {default} | {block} | {meaning} |\n"
+
+
+def made() -> str:
+    return HEAD + "".join(_row(name) for name in Settings.model_fields)
+
+
+def write() -> None:
+    FILE.write_text(made(), encoding="utf-8")
+
+
+def problems() -> list[str]:
+    there = FILE.read_text(encoding="utf-8") if FILE.exists() else ""
+    return [] if there == made() else [f"{FILE.relative_to(ROOT)} does not fit the code; run: {MAKE}"]

@@ -1,0 +1,344 @@
+"""A running stack seen from outside: its webhooks, its ledger, Prefect's API and the sandbox's inbox."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+import httpx
+
+from tidings.local import environment, ports, services
+from tidings.local.processes import Command, Process
+from tidings.local.stack import Stack
+from tidings.settings import ROOT
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+#: The machine may be busy with other things: how long anything may take that takes a second here.
+PATIENCE = 60.0
+
+
+async def until(what: str, probe: Callable[[], Awaitable[T | None]], *, within: float = PATIENCE) -> T:
+    """What the probe finds, as soon as it finds something."""
+    deadline = time.monotonic() + within
+    while True:
+        found = await probe()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {within:g} s in vain for {what}")
+        await asyncio.sleep(0.1)
+
+
+def address(label: str) -> str:
+    """An address that is nobody else's; Resend's test inbox takes it."""
+    return f"delivered+{label}-{uuid.uuid4().hex[:10]}@resend.dev"
+
+
+class SandboxView:
+    """The providers: their inbox, their faults and their settings."""
+
+    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
+        self.http = http
+        self.url = url
+        self._changed: Json = {}
+
+    async def get(self, path: str, **params: Any) -> Json:
+        answer = await self.http.get(f"{self.url}/control/{path}", params=params)
+        assert answer.status_code == 200, answer.text
+        found: Json = answer.json()
+        return found
+
+    async def inbox(self, to: str, *, bodies: bool = True) -> list[Json]:
+        """The mails of an address, oldest first."""
+        params = {"to": to, "order": "asc", "limit": 1000, "bodies": str(bodies).lower()}
+        return list((await self.get("inbox", **params))["data"])
+
+    async def everything(self) -> list[Json]:
+        """Every mail that was ever taken, without bodies."""
+        found: list[Json] = []
+        while True:
+            page = await self.get("inbox", order="asc", limit=1000, offset=len(found), bodies="false")
+            found += page["data"]
+            if not page["has_more"]:
+                return found
+
+    async def requests(self, *, after: int = 0, service: str = "resend") -> list[Json]:
+        return list((await self.get("requests", after=after, service=service, limit=100_000))["data"])
+
+    async def fault(self, kind: str, **rule: Any) -> int:
+        answer = await self.http.post(f"{self.url}/control/faults", json={"kind": kind, **rule})
+        assert answer.status_code == 201, answer.text
+        return int(answer.json()["id"])
+
+    async def struck(self, fault: int) -> int:
+        """How often a fault has struck."""
+        return next(int(f["used"]) for f in (await self.get("faults"))["data"] if f["id"] == fault)
+
+    async def heal(self) -> None:
+        await self.http.delete(f"{self.url}/control/faults")
+
+    async def change(self, **settings: Any) -> None:
+        """Change settings until the end of the test."""
+        before = await self.get("settings")
+        answer = await self.http.put(f"{self.url}/control/settings", json=settings)
+        assert answer.status_code == 200, answer.text
+        for name in settings:
+            self._changed.setdefault(name, before[name])
+
+    async def mend(self) -> None:
+        """No faults, and the settings as they were."""
+        await self.heal()
+        if self._changed:
+            answer = await self.http.put(f"{self.url}/control/settings", json=self._changed)
+            assert answer.status_code == 200, answer.text
+            self._changed = {}
+
+
+class LedgerView:
+    """The rows, read past the product's own code."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    async def rows(self, sql: str, *values: Any) -> list[Json]:
+        return [dict(row) for row in await self._pool.fetch(sql, *values)]
+
+    async def row(self, sql: str, *values: Any) -> Json:
+        [row] = await self.rows(sql, *values)
+        return row
+
+    async def event(self, event_id: str) -> Json:
+        return await self.row("SELECT * FROM event WHERE id = $1", uuid.UUID(event_id))
+
+    async def contact(self, email: str) -> Json:
+        return await self.row("SELECT * FROM contact WHERE email = $1", email)
+
+    async def messages(self, email: str) -> list[Json]:
+        """All messages of a contact, in the order in which they are due."""
+        return await self.rows(
+            "SELECT m.*, e.event_id FROM message m JOIN enrolment e ON e.id = m.enrolment_id "
+            "JOIN contact c ON c.id = e.contact_id WHERE c.email = $1 ORDER BY m.due_at, m.position",
+            email,
+        )
+
+    async def states(self, email: str) -> list[str]:
+        return [m["state"] for m in await self.messages(email)]
+
+    async def set_aside_failures(self) -> None:
+        """Events that a test made fail: a later `replay --failed` is not to find them."""
+        await self.rows("UPDATE event SET state = 'ignored' WHERE state = 'failed' RETURNING id")
+
+
+class PrefectView:
+    """Prefect, as its dashboard sees it."""
+
+    def __init__(self, http: httpx.AsyncClient, api: str) -> None:
+        self.http = http
+        self.api = api
+
+    async def post(self, path: str, body: Any) -> Any:
+        answer = await self.http.post(f"{self.api}{path}", json=body)
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    async def all(self, what: str, **wanted: Any) -> list[Json]:
+        """Every page of a query."""
+        found: list[Json] = []
+        while True:
+            page = await self.post(f"/{what}/filter", {**wanted, "limit": 200, "offset": len(found)})
+            found += page
+            if len(page) < 200:
+                return found
+
+    async def run(self, run_id: str) -> Json:
+        answer = await self.http.get(f"{self.api}/flow_runs/{run_id}")
+        assert answer.status_code == 200, answer.text
+        found: Json = answer.json()
+        return found
+
+    async def ended(self, run_id: str, *, within: float = PATIENCE) -> Json:
+        """A run, once it is over."""
+
+        async def over() -> Json | None:
+            run = await self.run(run_id)
+            return run if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+        return await until(f"the end of run {run_id}", over, within=within)
+
+    async def runs_of_event(self, event_id: str) -> list[Json]:
+        return [r for r in await self.all("flow_runs") if event_id in r["parameters"].get("event_ids", [])]
+
+    async def runs_of(self, messages: Sequence[Mapping[str, Any]]) -> list[Json]:
+        """The runs that these messages count on."""
+        ids = sorted({str(m["flow_run_id"]) for m in messages if m["flow_run_id"]})
+        return await self.all("flow_runs", flow_runs={"id": {"any_": ids}})
+
+    async def task_runs(self, run_id: str, name: str) -> list[Json]:
+        """Task runs of one task. Prefect stores them a moment after the run."""
+
+        async def recorded() -> list[Json] | None:
+            found = await self.all("task_runs", flow_runs={"id": {"any_": [run_id]}})
+            mine = [t for t in found if t["name"].startswith(name)]
+            return mine if mine and all(t["end_time"] for t in mine) else None
+
+        return await until(f"the task {name!r} of run {run_id}", recorded)
+
+    async def artifacts(self, run_ids: Sequence[str]) -> list[Json]:
+        return await self.all("artifacts", artifacts={"flow_run_id": {"any_": list(run_ids)}})
+
+    async def deployment(self, name: str) -> Json | None:
+        answer = await self.http.get(f"{self.api}/deployments/name/{name}/{name}")
+        if answer.status_code == 404:
+            return None
+        assert answer.status_code == 200, answer.text
+        found: Json = answer.json()
+        return found
+
+    async def quick_run(self, deployment: str, **parameters: Any) -> Json:
+        """What the dashboard's "Quick run" does."""
+        there = await self.deployment(deployment)
+        assert there is not None, deployment
+        started = await self.post(f"/deployments/{there['id']}/create_flow_run", {"parameters": parameters})
+        return await self.ended(str(started["id"]), within=120)
+
+    async def cancel(self, run_id: str) -> None:
+        """What the dashboard's "Cancel" does."""
+        answer = await self.post(
+            f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
+        )
+        assert answer["status"] in ("ACCEPT", "REJECT"), answer
+
+
+@dataclass
+class Live:
+    """Everything that a test does and looks at."""
+
+    stack: Stack
+    http: httpx.AsyncClient
+    sandbox: SandboxView
+    ledger: LedgerView
+    prefect: PrefectView
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, stack: Stack) -> AsyncIterator[Live]:
+        at = stack.addresses
+        async with (
+            asyncpg.create_pool(at.database(), min_size=1, max_size=4) as pool,
+            httpx.AsyncClient(timeout=30, trust_env=False) as http,
+        ):
+            sandbox, prefect = SandboxView(http, at.sandbox), PrefectView(http, at.prefect_api)
+            yield cls(stack, http, sandbox, LedgerView(pool), prefect)
+
+    @property
+    def web(self) -> str:
+        return self.stack.addresses.web
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process of the product is given, with nothing of the user's own settings."""
+        base = environment.base_environment(os.environ, "tests", without=environment.SETTINGS)
+        return {**base, **self.stack.environment}
+
+    # -- webhooks --------------------------------------------------------------------------------------------
+
+    async def post(self, path: str, body: Mapping[str, Any], *, web: str | None = None) -> httpx.Response:
+        return await self.http.post(f"{web or self.web}/webhook/{path}", json=dict(body))
+
+    async def accepted(self, path: str, body: Mapping[str, Any], *, web: str | None = None) -> Json:
+        """The answer to a webhook that is processed at once."""
+        answer = await self.post(path, body, web=web)
+        assert answer.status_code == 200, answer.text
+        found: Json = answer.json()
+        assert found["flow_run_id"], found
+        return found
+
+    # -- waiting ---------------------------------------------------------------------------------------------
+
+    async def mails(self, to: str, count: int, *, within: float = PATIENCE) -> list[Json]:
+        """The mails of an address once so many are delivered, and the ledger knows."""
+
+        async def delivered() -> list[Json] | None:
+            states = await self.ledger.states(to)
+            if states.count("delivered") < count:
+                return None
+            return await self.sandbox.inbox(to)
+
+        try:
+            return await until(f"{count} delivered mails", delivered, within=within)
+        except AssertionError as error:
+            rows = [(m["template"], m["state"], m["reason"]) for m in await self.ledger.messages(to)]
+            inbox = len(await self.sandbox.inbox(to, bodies=False))
+            raise AssertionError(f"{error}; inbox: {inbox}; ledger: {rows}; {self._tails()}") from None
+
+    async def event_is(self, event_id: str, state: str, *, within: float = PATIENCE) -> Json:
+        async def reached() -> Json | None:
+            event = await self.ledger.event(event_id)
+            return event if event["state"] == state else None
+
+        try:
+            return await until(f"the event to be {state}", reached, within=within)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {await self.ledger.event(event_id)}; {self._tails()}") from None
+
+    def _tails(self) -> str:
+        return "\n".join(f"--- {name}\n{tail}" for name, tail in self.stack.tails(8).items() if tail)
+
+    async def ready(self, web: str | None = None) -> tuple[int, dict[str, str]]:
+        """What `/health/ready` says: its status, and what is wrong by check."""
+        answer = await self.http.get(f"{web or self.web}/health/ready")
+        return answer.status_code, {k: v for k, v in answer.json()["checks"].items() if v != "ok"}
+
+    # -- processes -------------------------------------------------------------------------------------------
+
+    async def cli(self, *arguments: str, fails: bool = False) -> str:
+        """What `python -m tidings …` says."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tidings", *arguments,
+            env={**self.environment, "COLUMNS": "250"}, cwd=self.stack.folder.run,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said, _ = await process.communicate()
+        assert (process.returncode != 0) == fails, said.decode()
+        return said.decode()
+
+    @asynccontextmanager
+    async def process(
+        self, name: str, args: Sequence[str], *, url: str | None = None, cwd: Path | None = None, **env: str
+    ) -> AsyncIterator[Process]:
+        """A further process beside the stack's own; with a url, it is waited for."""
+        command = Command(
+            name=name,
+            args=list(args),
+            env={**self.environment, **env},
+            cwd=cwd or self.stack.folder.run,
+            log=self.stack.folder.log(name),
+            ready=services.answering(url) if url else None,
+            grace=15.0,
+        )
+        process = Process(command, lambda group: None)
+        try:
+            await process.start()
+            yield process
+        finally:
+            await process.stop()
+
+    @asynccontextmanager
+    async def web_server(self, **env: str) -> AsyncIterator[str]:
+        """A further web server on the same ledger, with other settings; gives its address."""
+        port = ports.free_port()
+        url = f"http://127.0.0.1:{port}"
+        args = [sys.executable, "-m", "uvicorn", "server:app", "--port", str(port), "--app-dir", str(ROOT)]
+        async with self.process(f"web-{port}", args, url=f"{url}/health", **env):
+            yield url

@@ -1,0 +1,64 @@
+"""One running stack for every test of the session that wants it, and what each test takes from it.
+
+A plugin and not a conftest: tests/stack and tests/browser both register it, and a session has one stack then.
+Tests run one after the other and each has addresses of its own, so that none disturbs another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from live_notion import NotionDesk
+from live_parts import Live
+from live_sequences import Posted, post_all
+
+from tidings.local.config import StackConfig
+from tidings.local.stack import Stack
+
+#: Seconds between one mail and the next.
+MINUTE = 1.0
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Live]:
+    """PostgreSQL, Prefect, sandbox, worker and web server; all in testing mode."""
+    config = StackConfig(
+        data=tmp_path_factory.mktemp("stack") / "data",
+        web_port=0,
+        prefect_port=0,
+        sandbox_port=0,
+        isolated=True,
+        testing=True,
+        testing_minute=MINUTE,
+        sandbox_options={"notion-rate": "0"},
+        # the sandbox has no limit, so the mirror needs none; its pace is tested with the adapter
+        env={"NOTION_REQUESTS_PER_SECOND": "1000"},
+    )
+    async with Stack(config) as stack, Live.of(stack) as live:
+        yield live
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def live(running: Live) -> AsyncIterator[Live]:
+    """The stack as every test finds it: all parts up, no faults, nothing changed at the providers."""
+    yield running
+    await running.sandbox.mend()
+    for name in running.stack.names:
+        if not running.stack.alive(name):
+            await running.stack.restart(name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def notion(live: Live) -> AsyncIterator[NotionDesk]:
+    """Notion as a person edits it; put back at the end, and events that failed meanwhile are set aside."""
+    async with NotionDesk.of(live) as desk:
+        yield desk
+    await live.ledger.set_aside_failures()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def five(running: Live) -> dict[str, Posted]:
+    """All five webhooks posted once, and every mail of theirs delivered."""
+    return await post_all(running)

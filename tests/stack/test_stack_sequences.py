@@ -1,0 +1,109 @@
+"""Each of the five webhooks, posted once to a running stack: every mail of its sequence, and nothing twice."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from live_parts import Live
+from live_sequences import BUSINESS, FIRST_NAME, PATHS, Posted, template_of
+
+from tidings.campaign import load_campaigns
+from tidings.settings import ROOT
+
+pytestmark = [pytest.mark.stack, pytest.mark.parametrize("path", PATHS)]
+
+
+def test_every_mail__is_delivered_once(path: str, five: dict[str, Posted]) -> None:
+    posted = five[path]
+
+    # on a busy machine a mail can overtake another that was due a second earlier, hence sorted
+    assert sorted(map(template_of, posted.mails)) == list(posted.expected.templates)
+    assert {mail["last_event"] for mail in posted.mails} == {"delivered"}
+    assert {tuple(mail["to"]) for mail in posted.mails} == {(posted.email,)}
+
+
+def test_the_ledger__has_what_the_provider_has(path: str, five: dict[str, Posted]) -> None:
+    posted = five[path]
+
+    assert [m["template"] for m in posted.messages] == list(posted.expected.templates)
+    assert {m["state"] for m in posted.messages} == {"delivered"}
+    assert {m["template"]: m["provider_id"] for m in posted.messages} == {
+        template_of(mail): mail["id"] for mail in posted.mails
+    }
+    assert all(m["sent_at"] >= m["due_at"] for m in posted.messages)
+
+
+def test_each_mail__leaves_a_testing_minute_after_the_one_before(path: str, five: dict[str, Posted]) -> None:
+    dues = [m["due_at"] for m in five[path].messages]
+
+    assert {(after - before).total_seconds() for before, after in zip(dues, dues[1:], strict=False)} == {1.0}
+
+
+def test_headers__offer_to_leave_with_one_click(path: str, five: dict[str, Posted], live: Live) -> None:
+    for mail in five[path].mails:
+        link = mail["headers"]["List-Unsubscribe"]
+        assert re.match(rf"^<{re.escape(live.web)}/unsubscribe/[\w.-]+>, <mailto:hello@tidings\.test\?", link)
+        assert mail["headers"]["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+
+
+def test_both_parts__say_the_same_with_nothing_left_over(path: str, five: dict[str, Posted]) -> None:
+    for mail in five[path].mails:
+        for part in (mail["subject"], mail["html"], mail["text"]):
+            assert part.strip()
+            assert not re.search(r"\{\{|\}\}|\{%|None\b|undefined", part)
+        assert FIRST_NAME in mail["text"]
+        assert "<p" not in mail["text"]
+        assert "Sample Street 1" in mail["text"] and "Sample Street 1" in mail["html"]
+        unsubscribe = re.search(r"Unsubscribe: (http\S+/unsubscribe/\S+)", mail["text"])
+        assert unsubscribe and unsubscribe[1] in mail["html"]
+
+
+def test_subjects__are_those_of_the_copy(path: str, five: dict[str, Posted]) -> None:
+    christmas = load_campaigns([ROOT / "campaigns"])["christmas"]
+    written = [christmas.starter(template)[0] for template in five[path].expected.templates]
+    filled = [
+        re.sub(r"\{\{ (\w+).*?\}\}", lambda m: {"first_name": FIRST_NAME, "business_name": BUSINESS}.get(m[1], m[0]), s)
+        for s in written
+    ]
+
+    subjects = [mail["subject"] for mail in sorted(five[path].mails, key=template_of)]
+    assert len(set(subjects)) == len(subjects)
+    for subject, expected in zip(subjects, filled, strict=True):
+        assert subject == expected or "{{" in expected
+
+
+async def test_runs__are_readable_in_the_dashboard(path: str, five: dict[str, Posted], live: Live) -> None:
+    posted = five[path]
+    handler = await live.prefect.run(posted.answer["flow_run_id"])
+    assert handler["name"] == f"{posted.expected.deployment} · 1 event"
+    assert {"tidings", "campaign:christmas", f"sequence:{posted.expected.sequence}"} <= set(handler["tags"])
+    assert handler["state_type"] == "COMPLETED"
+    assert handler["parameters"] == {"event_ids": [posted.answer["event_id"]]}
+
+    runs = {run["parameters"]["template"]: run for run in await live.prefect.runs_of(posted.messages)}
+    scheduled = [m for m in posted.messages if m["flow_run_id"]]
+    later = posted.expected.templates[1 if path == "christmas-signup" else 0 :]
+    assert [m["template"] for m in scheduled] == list(later)  # the rest was due at once
+    for message in scheduled:
+        run = runs[message["template"]]
+        assert run["name"] == f"{message['template']} · {message['slot_at']:%Y-%m-%d %H:%M:%S} UTC"
+        assert run["state_type"] == "COMPLETED"
+        assert set(run["parameters"]) == {"template", "due"}
+        tags = {"campaign:christmas", f"sequence:{posted.expected.sequence}", f"template:{message['template']}"}
+        assert tags <= set(run["tags"])
+
+
+async def test_artifacts__tell_what_each_run_did(path: str, five: dict[str, Posted], live: Live) -> None:
+    posted = five[path]
+    runs = [str(m["flow_run_id"]) for m in posted.messages if m["flow_run_id"]]
+    told = {a["flow_run_id"]: a for a in await live.prefect.artifacts([posted.answer["flow_run_id"], *runs])}
+
+    enrolled = told[posted.answer["flow_run_id"]]
+    assert enrolled["key"] == f"enrolled-{path}"
+    assert "1 enrolled" in enrolled["data"]
+    for message in posted.messages:
+        if message["flow_run_id"]:
+            artifact = told[str(message["flow_run_id"])]
+            assert artifact["key"] == f"sent-{message['template'].replace('_', '-')}"
+            assert re.search(r"\| sent \|  \| [1-9]", artifact["data"])
