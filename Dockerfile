@@ -18,9 +18,10 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /u
 
 WORKDIR /app
 
+# --no-deps: the lock is complete (pip check says so), and pip before 24 cannot match hashes to `sqlalchemy[asyncio]`.
 COPY requirements.txt ./
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
-    --only-binary=:all: --require-hashes -r requirements.txt
+    --only-binary=:all: --no-deps --require-hashes -r requirements.txt && pip check
 
 COPY deploy/image/tidings deploy/image/worker-lives /usr/local/bin/
 COPY server.py ./

@@ -20,7 +20,11 @@ from tidings.adapters.blocks import settings_of_this_process
 from tidings.campaign import Campaign, Webhook, load_campaigns
 from tidings.deliver import Selection, Sent
 from tidings.enrol import Enrolled, schedule
+from tidings.ledger import inbox
 from tidings.wiring import App, open_app, utc_now
+
+#: Events that are enrolled by one transaction, when a run has many.
+CHUNK = 200
 
 
 def flow_name(attribute: str) -> str:
@@ -40,10 +44,10 @@ def __getattr__(attribute: str) -> Flow[..., Any]:
 @cache
 def _flow(deployment: str, campaign: str, path: str) -> Flow[..., Any]:
     @flow(name=deployment, persist_result=False)
-    async def handle(event_ids: list[UUID]) -> None:
-        """Enrol the contacts of these events, send what is due at once, and schedule the rest."""
+    async def handle(event_ids: list[UUID] | None = None, dispatch_id: UUID | None = None) -> None:
+        """Enrol the contacts of these events (or of a dispatch's), send what is due at once, schedule the rest."""
         async with open_app(settings_of_this_process()) as app:
-            await _handle(app, campaign, path, event_ids)
+            await _handle(app, campaign, path, event_ids or await _events_of(app, dispatch_id))
 
     return handle
 
@@ -53,13 +57,26 @@ def handler(campaign: Campaign, webhook: Webhook) -> Flow[..., Any]:
     return _flow(webhook.deployment, campaign.name, webhook.path)
 
 
+async def _events_of(app: App, dispatch_id: UUID | None) -> list[UUID]:
+    if dispatch_id is None:
+        return []
+    async with app.ledger.reading() as connection:
+        return await inbox.events_of_dispatch(connection, dispatch_id)
+
+
 async def _handle(app: App, campaign: str, path: str, event_ids: list[UUID]) -> None:
-    enrolled = await enrol_events(app, event_ids)
-    sent, error = await _send_and_schedule(app, campaign, event_ids)
-    await report(f"enrolled-{path}", f"{len(enrolled.new)} enrolled from {path}", sent, notes=_notes(enrolled))
-    if error is not None:
-        raise error
-    raise_failures(sent, Counter(enrolled.failed.values()))
+    total, sent, errors = Enrolled(), Sent(), []
+    for start in range(0, len(event_ids), CHUNK):
+        chunk = event_ids[start : start + CHUNK]
+        enrolled = await enrol_events(app, chunk)
+        total = total + enrolled
+        done, error = await _send_and_schedule(app, campaign, chunk)
+        sent.add(done)
+        errors += [error] if error is not None else []
+    await report(f"enrolled-{path}", f"{len(total.new)} enrolled from {path}", sent, notes=_notes(total))
+    if errors:
+        raise errors[0]
+    raise_failures(sent, Counter(total.failed.values()))
 
 
 async def _send_and_schedule(app: App, campaign: str, event_ids: list[UUID]) -> tuple[Sent, Exception | None]:

@@ -49,6 +49,9 @@ class FakeRuns:
         run = self._once(FakeRun(uuid4(), f"dispatch:{dispatch_id}", deployment, event_ids=tuple(event_ids)))
         return run.id
 
+    async def open_handler(self, deployment: str, dispatch_id: UUID, at: datetime) -> UUID:
+        return self._once(FakeRun(uuid4(), f"dispatch:{dispatch_id}", deployment, at=at)).id
+
     async def start_send(self, slot: Slot, *, at: datetime, key: str) -> tuple[UUID, bool]:
         run = self._once(FakeRun(uuid4(), key, f"{slot.campaign}-send-email", slot=slot, at=at))
         return run.id, run.ended is None

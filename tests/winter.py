@@ -55,7 +55,9 @@ WINTER = Campaign(
     title="Winter",
     sequences=(
         Sequence("hello", "Hello", tuple(Step(n, timedelta(hours=h)) for n, h in zip(HELLO, (0, 1, 24), strict=True))),
-        Sequence("meeting", "Meeting", tuple(Step(n, timedelta(hours=h)) for n, h in zip(MEETING, (-24, -1), strict=True))),
+        Sequence(
+            "meeting", "Meeting", tuple(Step(n, timedelta(hours=h)) for n, h in zip(MEETING, (-24, -1), strict=True))
+        ),
     ),
     webhooks=(webhook("winter-hello", "hello", Hello), webhook("winter-meeting", "meeting", Meeting)),
 )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import resend as sdk
 from fakes import FakeRuns
 from sandbox_process import Sandbox
 from sqlalchemy import text
@@ -22,7 +23,6 @@ from tidings.adapters.resend import Resend
 from tidings.campaign import Campaigns
 from tidings.deliver import Delivery, Identity, Selection, Sent, send_next
 from tidings.ledger import Ledger, inbox
-from tidings.ledger.memory import Memory
 from tidings.model import Arrival, Receipt
 from tidings.ports import Sender
 from tidings.unsubscribe import Links
@@ -127,9 +127,7 @@ class World:
         rows = await self.notion.query("NOTION_TEMPLATES_DB_ID", self.templates_id)
         page = next(r["id"] for r in rows if r["properties"][TITLE]["title"][0]["plain_text"] == name)
         values = {SUBJECT: subject, BODY: body}
-        await self.notion.update_row(
-            page, {k: {"rich_text": rich_text(v)} for k, v in values.items() if v is not None}
-        )
+        await self.notion.update_row(page, {k: {"rich_text": rich_text(v)} for k, v in values.items() if v is not None})
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -168,13 +166,22 @@ class World:
         return [r for r in found if r["path"].startswith(path)]
 
 
+@dataclass
+class Clients:
+    """Notion's and Resend's adapters, pointed at the sandbox."""
+
+    notion: Notion
+    resend: Resend
+    resend_settings: dict[str, Any]
+
+
 @asynccontextmanager
-async def open_world(ledger: Ledger, box: Sandbox) -> AsyncIterator[World]:
-    notion = Notion(token="ntn_test", api_url=f"{box.url}/notion", memory=Memory(ledger), requests_per_second=1000)
+async def open_clients(box: Sandbox) -> AsyncIterator[Clients]:
+    notion = Notion(token="ntn_test", api_url=f"{box.url}/notion", requests_per_second=1000)
     resend = Resend(api_key="re_test", api_url=f"{box.url}/resend", timeout=5)
-    templates = await make_templates(notion, box, COPY)
+    names = ("api_key", "api_url", "default_async_http_client")
     try:
-        yield World(ledger, box, notion, resend, FakeRuns(), templates)
+        yield Clients(notion, resend, {name: getattr(sdk, name) for name in names})
     finally:
         await resend.close()
         await notion.close()

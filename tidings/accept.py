@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,8 @@ from uuid import UUID, uuid4
 
 from tidings.campaign import Campaign, Payload, Webhook
 from tidings.errors import LedgerUnavailable, RetryLater, ServiceError
-from tidings.ledger import Ledger, inbox
+from tidings.gather import Gatherings
+from tidings.ledger import Ledger, dispatches, inbox
 from tidings.model import Arrival, Receipt
 from tidings.ports import Runs
 
@@ -64,9 +66,11 @@ class Intake:
         self._ledger = ledger
         self._runs = runs
         self._now = now
+        self._gatherings = Gatherings(ledger, runs, now=now)
         self._waiting: list[tuple[Arrival, asyncio.Future[Receipt]]] = []
         self._flush: asyncio.Task[None] | None = None
         self._dispatches: dict[UUID, asyncio.Task[UUID | None]] = {}
+        self._in_flight: Counter[str] = Counter()
         self._away_until = 0.0
 
     async def take(self, arrival: Arrival) -> Receipt:
@@ -84,8 +88,7 @@ class Intake:
 
     async def _store_group(self, group: list[tuple[Arrival, asyncio.Future[Receipt]]]) -> None:
         try:
-            async with self._ledger.transaction() as connection:
-                receipts = await inbox.accept(connection, [arrival for arrival, _ in group])
+            receipts = await self._accept([arrival for arrival, _ in group])
         except BaseException as error:
             if len(group) > 1 and not isinstance(error, (LedgerUnavailable, asyncio.CancelledError)):
                 for one in group:  # one bad row must not cost the others theirs
@@ -99,22 +102,53 @@ class Intake:
             if not future.done():
                 future.set_result(receipt)
 
-    async def dispatch(self, dispatch_id: UUID) -> UUID | None:
+    async def _accept(self, arrivals: list[Arrival]) -> list[Receipt]:
+        starting = Counter(a.deployment for a in arrivals if a.ignored_because is None)
+        gathered = {}
+        for deployment, count in starting.items():
+            if not self._away:
+                joined = await self._gatherings.join(deployment, count, self._in_flight[deployment])
+                if joined is not None:
+                    self._wait_for(joined.id, joined.opening)
+                    gathered[deployment] = inbox.Gathered(joined.id, joined.run_id, joined.starts_at)
+        async with self._ledger.transaction() as connection:
+            receipts = await inbox.accept(connection, arrivals, gathered)
+            for deployment in starting.keys() - gathered.keys():
+                own = {r.dispatch_id for a, r in zip(arrivals, receipts, strict=True) if a.deployment == deployment}
+                for dispatch_id in own & {r.dispatch_id for r in receipts if not r.duplicate}:
+                    if dispatch_id is not None:
+                        await dispatches.add(connection, dispatch_id, deployment, None)
+        return receipts
+
+    @property
+    def _away(self) -> bool:
+        return time.monotonic() < self._away_until
+
+    async def dispatch(self, deployment: str, dispatch_id: UUID) -> UUID | None:
         """Hand a dispatch to Prefect, once however many ask; None when Prefect is away (the keeper makes up for it).
 
         While Prefect is known to be away nobody waits for it: the webhook is stored, which is what counts.
         """
-        if time.monotonic() < self._away_until:
-            return None
         task = self._dispatches.get(dispatch_id)
         if task is None:
-            task = asyncio.create_task(self._dispatch(dispatch_id))
-            self._dispatches[dispatch_id] = task
-            task.add_done_callback(lambda _: self._dispatches.pop(dispatch_id, None))
+            if self._away:
+                return None
+            task = asyncio.create_task(self._dispatch(deployment, dispatch_id))
+            self._wait_for(dispatch_id, task)
         return await asyncio.shield(task)
 
-    async def _dispatch(self, dispatch_id: UUID) -> UUID | None:
-        run_id = await dispatch(self._ledger, self._runs, dispatch_id, self._now())
+    def _wait_for(self, dispatch_id: UUID, task: asyncio.Task[UUID | None]) -> None:
+        """Whoever asks for this dispatch from now on waits for this very call to Prefect."""
+        if dispatch_id not in self._dispatches and not task.done():
+            self._dispatches[dispatch_id] = task
+            task.add_done_callback(lambda _: self._dispatches.pop(dispatch_id, None))
+
+    async def _dispatch(self, deployment: str, dispatch_id: UUID) -> UUID | None:
+        self._in_flight[deployment] += 1
+        try:
+            run_id = await dispatch(self._ledger, self._runs, dispatch_id, self._now())
+        finally:
+            self._in_flight[deployment] -= 1
         if run_id is None:
             self._away_until = time.monotonic() + AWAY_SECONDS
         return run_id
@@ -123,6 +157,7 @@ class Intake:
         """Wait until what was taken is stored and handed on."""
         tasks: list[asyncio.Task[Any]] = [t for t in (self._flush, *self._dispatches.values()) if t]
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._gatherings.drain()
 
 
 def _fail(group: list[tuple[Arrival, asyncio.Future[Receipt]]], error: BaseException) -> None:

@@ -35,6 +35,9 @@ class Enrolled:
     known: tuple[UUID, ...] = ()
     failed: Mapping[UUID, str] = field(default_factory=dict)
 
+    def __add__(self, other: Enrolled) -> Enrolled:
+        return Enrolled(self.new + other.new, self.known + other.known, {**self.failed, **other.failed})
+
 
 async def enrol(
     ledger: Ledger,

@@ -34,6 +34,9 @@ class ConfigError(TidingsError):
         self.problems = problems
         super().__init__("Tidings cannot start:\n" + "\n".join(f"  - {p}" for p in problems))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.problems,))
+
 
 class CampaignError(TidingsError):
     """A campaign folder says something that cannot work."""

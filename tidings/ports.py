@@ -45,6 +45,10 @@ class Runs(Protocol):
 
     async def start_handler(self, deployment: str, event_ids: Sequence[UUID], dispatch_id: UUID) -> UUID: ...
 
+    async def open_handler(self, deployment: str, dispatch_id: UUID, at: datetime) -> UUID:
+        """A handler run for whatever events its dispatch has when it starts, at this time."""
+        ...
+
     async def start_send(self, slot: Slot, *, at: datetime, key: str) -> tuple[UUID, bool]:
         """The run of this key and whether it has yet to begin (a repeat of the key finds the same run)."""
         ...

@@ -11,7 +11,7 @@ from tidings.accept import dispatch
 from tidings.campaign import Campaigns
 from tidings.enrol import schedule_slot
 from tidings.ledger import Ledger, inbox, mails, mirror
-from tidings.model import EventState, Slot
+from tidings.model import EventState
 from tidings.ports import Runs
 
 log = logging.getLogger("tidings.reconcile")
@@ -20,12 +20,10 @@ log = logging.getLogger("tidings.reconcile")
 DISPATCH_AFTER = timedelta(seconds=5)
 #: A handler run gets this long before its end is looked into; doubled with every further attempt.
 HANDLE_AFTER = timedelta(seconds=20)
-#: A mail that is this long overdue has lost its run.
-LATE_AFTER = timedelta(seconds=60)
 #: How far back runs are looked at that have ended with their mails still waiting.
 LOOK_BACK = timedelta(hours=1)
 #: An overdue mail that no run stands for gets one after this long: a handler that sends it itself needs less.
-ORPHANED_AFTER = timedelta(seconds=15)
+ORPHANED_AFTER = timedelta(seconds=20)
 MOST_ATTEMPTS = 12
 
 CANCELLED_BY_A_PERSON = "cancelled in Prefect's dashboard"
@@ -117,25 +115,15 @@ async def schedule_unplanned(ledger: Ledger, runs: Runs, now: datetime) -> int:
 
 
 async def send_late(ledger: Ledger, runs: Runs, now: datetime) -> int:
-    """Overdue mails whose run is gone get another at once. One that still waits for a worker is left to it."""
+    """Overdue mails whose run is gone get another at once. Those whose run still waits for a worker are left to it."""
     async with ledger.reading() as connection:
-        slots = await mails.late_slots(connection, due_before=now - LATE_AFTER, without_run_before=now - ORPHANED_AFTER)
-    started = 0
+        slots = await mails.orphans(connection, due_before=now - ORPHANED_AFTER)
     for slot in slots:
-        started += await _send_late(ledger, runs, slot, now)
-    return started
-
-
-async def _send_late(ledger: Ledger, runs: Runs, slot: Slot, now: datetime) -> int:
-    async with ledger.reading() as connection:
-        known = await mails.run_of_slot(connection, slot)
-    if known is not None:
-        return 0
-    # One attempt in 20 s at most, whoever asks.
-    key = f"late:{slot.template}:{slot.at.isoformat()}:{int(now.timestamp() // 20)}"
-    run_id, _ = await runs.start_send(slot, at=now, key=key)
-    log.warning("mails.late", extra={"template": slot.template, "due": slot.at.isoformat(), "run": str(run_id)})
-    return 1
+        # One attempt in 20 s at most, whoever asks.
+        key = f"late:{slot.template}:{int(now.timestamp() // 20)}"
+        run_id, _ = await runs.start_send(slot, at=now, key=key)
+        log.warning("mails.late", extra={"template": slot.template, "due": slot.at.isoformat(), "run": str(run_id)})
+    return len(slots)
 
 
 async def take_over(ledger: Ledger, runs: AllRuns, campaigns: Campaigns, now: datetime) -> int:

@@ -161,7 +161,15 @@ def _parse(name: str, part: str, source: str, env: ImmutableSandboxedEnvironment
                     f"the filter {node.name!r} is not one of {', '.join(sorted(_ALLOWED_FILTERS))}",
                 )
             )
+        if "{{" in (words := _author_words(node)) or "{%" in words:
+            raise TemplateBroken(_broken(name, part, "a placeholder would be left in the mail as it stands"))
     return tree
+
+
+def _author_words(node: nodes.Node) -> str:
+    """What a reader would see of this node: text between tags (raw blocks too), and quoted defaults."""
+    words = node.data if isinstance(node, nodes.TemplateData) else getattr(node, "value", "")
+    return html_module.unescape(words) if isinstance(words, str) else ""
 
 
 def _wrap(body: str, subject: str, footer: Mapping[str, str]) -> str:

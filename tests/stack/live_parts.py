@@ -176,8 +176,8 @@ class PrefectView:
 
         return await until(f"the end of run {run_id}", over, within=within)
 
-    async def runs_of_event(self, event_id: str) -> list[Json]:
-        return [r for r in await self.all("flow_runs") if event_id in r["parameters"].get("event_ids", [])]
+    async def runs_of_deployment(self, name: str) -> list[Json]:
+        return await self.all("flow_runs", deployments={"name": {"any_": [name]}})
 
     async def runs_of(self, messages: Sequence[Mapping[str, Any]]) -> list[Json]:
         """The runs that these messages count on."""

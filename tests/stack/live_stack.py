@@ -59,6 +59,13 @@ async def notion(live: Live) -> AsyncIterator[NotionDesk]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def real_time(running: Live) -> AsyncIterator[str]:
+    """A second web server on the same ledger, without testing mode: what it takes in is due over days."""
+    async with running.web_server(TESTING_MODE="false") as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def five(running: Live) -> dict[str, Posted]:
     """All five webhooks posted once, and every mail of theirs delivered."""
     return await post_all(running)

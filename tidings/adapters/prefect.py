@@ -53,6 +53,17 @@ class PrefectRuns:
         )
         return run.id
 
+    async def open_handler(self, deployment: str, dispatch_id: UUID, at: datetime) -> UUID:
+        """The handler run of a dispatch that still gathers events."""
+        run = await self._run(
+            deployment,
+            parameters={"dispatch_id": str(dispatch_id)},
+            idempotency_key=f"dispatch:{dispatch_id}",
+            flow_run_name=f"{deployment} · events until {at.astimezone(UTC):%H:%M:%S} UTC",
+            scheduled_time=at,
+        )
+        return run.id
+
     async def start_send(self, slot: Slot, *, at: datetime, key: str) -> tuple[UUID, bool]:
         """The send run of a slot, and whether it has yet to begin."""
         run = await self._run(

@@ -212,8 +212,7 @@ def _id(answer: Mapping[str, Any]) -> str:
 def _batch_results(answer: Mapping[str, Any], count: int) -> list[str | Refused]:
     """Ids in order; the permissive mode leaves out refused mails and lists their indexes under `errors`."""
     refused = {
-        int(e["index"]): _refusal("", str(e.get("message", "refused")), status=422)
-        for e in answer.get("errors") or []
+        int(e["index"]): _refusal("", str(e.get("message", "refused")), status=422) for e in answer.get("errors") or []
     }
     ids = [item.get("id") for item in answer.get("data") or []]
     if len(ids) + len(refused) != count or not all(isinstance(i, str) and i for i in ids):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -34,12 +35,13 @@ RETURNING id, email, (xmax = 0) AS created
 
 _INSERT_EVENTS = text("""
 INSERT INTO event (id, source, key, campaign, deployment, body, contact_id, contact_created, received_at,
-                   testing_minute, state, reason, dispatch_id)
+                   testing_minute, state, reason, dispatch_id, flow_run_id, dispatched_at)
 SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:sources AS text[]), CAST(:keys AS text[]),
-                     CAST(:campaigns AS text[]), CAST(:deployments AS text[]), CAST(:bodies AS text[]),
-                     CAST(:contact_ids AS uuid[]), CAST(:created AS boolean[]), CAST(:times AS timestamptz[]),
-                     CAST(:minutes AS float8[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
-                     CAST(:dispatch_ids AS uuid[]))
+                     CAST(:campaigns AS text[]), CAST(:deployments AS text[]), CAST(:bodys AS text[]),
+                     CAST(:contact_ids AS uuid[]), CAST(:contact_createds AS boolean[]),
+                     CAST(:received_ats AS timestamptz[]), CAST(:testing_minutes AS float8[]),
+                     CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:dispatch_ids AS uuid[]),
+                     CAST(:flow_run_ids AS uuid[]), CAST(:dispatched_ats AS timestamptz[]))
 ON CONFLICT (source, key) DO NOTHING
 RETURNING id
 """)
@@ -51,27 +53,34 @@ FROM event e JOIN unnest(CAST(:sources AS text[]), CAST(:keys AS text[])) AS wan
 """)
 
 
-async def accept(connection: AsyncConnection, arrivals: Sequence[Arrival]) -> list[Receipt]:
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The gathering that new events of a deployment go into: its run, when known, and when that starts."""
+
+    dispatch_id: UUID
+    flow_run_id: UUID | None
+    starts_at: datetime
+
+
+async def accept(
+    connection: AsyncConnection, arrivals: Sequence[Arrival], gathered: Mapping[str, Gathered] | None = None
+) -> list[Receipt]:
     """Store webhooks that are new, and say for each what is on record.
 
-    Events of one deployment in this call share a dispatch id, so one handler run takes them together.
-    A repeat changes nothing, not even the contact.
+    Events of one deployment in this call share a dispatch id, so one handler run takes them together: that of
+    `gathered`, by deployment, or a new one. A repeat changes nothing, not even the contact.
     """
+    gathered = gathered or {}
     known = await _known(connection, arrivals)
     fresh = _first_of_each(a for a in arrivals if (a.source, a.key) not in known)
     if fresh:
         contacts = await _upsert_contacts(connection, fresh)
-        stored = await _insert_events(connection, fresh, contacts)
+        stored = await _insert_events(connection, fresh, contacts, gathered)
         if len(stored) < len(fresh):  # another process stored one of them between our look and our insert
             known = await _known(connection, arrivals)
     else:
         contacts, stored = {}, {}
-    seen: set[UUID] = set()
-    receipts = []
-    for arrival in arrivals:
-        receipts.append(stored[arrival.id] if arrival.id in stored else _repeat(arrival, fresh, stored, known))
-        seen.add(arrival.id)
-    return receipts
+    return [stored[a.id] if a.id in stored else _repeat(a, fresh, stored, known) for a in arrivals]
 
 
 def _first_of_each(arrivals: Any) -> list[Arrival]:
@@ -136,50 +145,68 @@ async def _upsert_contacts(connection: AsyncConnection, fresh: list[Arrival]) ->
 
 
 async def _insert_events(
-    connection: AsyncConnection, fresh: list[Arrival], contacts: dict[str, tuple[UUID, bool]]
+    connection: AsyncConnection,
+    fresh: list[Arrival],
+    contacts: dict[str, tuple[UUID, bool]],
+    gathered: Mapping[str, Gathered],
 ) -> dict[UUID, Receipt]:
-    dispatches: dict[str, UUID] = {}
-    receipts: dict[UUID, Receipt] = {}
-    created_here: set[str] = set()
-    who: list[UUID | None] = []
+    receipts = _receipts(fresh, contacts, gathered)
+    # Always in the same order, so that two groups with the same events cannot wait for each other.
+    rows = [_row(a, receipts[a.id], contacts, gathered) for a in sorted(fresh, key=lambda a: (a.source, a.key))]
+    columns = {f"{name}s": [row[name] for row in rows] for name in rows[0]}
+    inserted = {row.id for row in await connection.execute(_INSERT_EVENTS, columns)}
+    return {event_id: receipt for event_id, receipt in receipts.items() if event_id in inserted}
+
+
+def _receipts(
+    fresh: list[Arrival], contacts: dict[str, tuple[UUID, bool]], gathered: Mapping[str, Gathered]
+) -> dict[UUID, Receipt]:
+    """What each sender is told. Of several events that made a contact in one group, the first is told so."""
+    own: dict[str, UUID] = {}
+    told: set[str] = set()
+    receipts = {}
     for arrival in fresh:
-        contact_id, created = contacts[arrival.contact.email] if arrival.contact else (None, False)
-        if arrival.contact and created:
-            created = arrival.contact.email not in created_here
-            created_here.add(arrival.contact.email)
-        who.append(contact_id)
+        email = arrival.contact.email if arrival.contact else ""
+        created = bool(email) and contacts[email][1] and email not in told
+        told.add(email)
+        joined = gathered.get(arrival.deployment)
+        dispatch_id = joined.dispatch_id if joined else own.setdefault(arrival.deployment, uuid4())
         starts = arrival.ignored_because is None
         receipts[arrival.id] = Receipt(
             event_id=arrival.id,
             contact_created=created,
             duplicate=False,
             ignored_because=arrival.ignored_because,
-            flow_run_id=None,
-            dispatch_id=dispatches.setdefault(arrival.deployment, uuid4()) if starts else None,
+            flow_run_id=joined.flow_run_id if joined and starts else None,
+            dispatch_id=dispatch_id if starts else None,
         )
-    order = sorted(range(len(fresh)), key=lambda i: (fresh[i].source, fresh[i].key))
-    rows = await connection.execute(
-        _INSERT_EVENTS,
-        {
-            "ids": [fresh[i].id for i in order],
-            "sources": [fresh[i].source for i in order],
-            "keys": [fresh[i].key for i in order],
-            "campaigns": [fresh[i].campaign for i in order],
-            "deployments": [fresh[i].deployment for i in order],
-            "bodies": [fresh[i].body for i in order],
-            "contact_ids": [who[i] for i in order],
-            "created": [receipts[fresh[i].id].contact_created for i in order],
-            "times": [fresh[i].received_at for i in order],
-            "minutes": [fresh[i].testing_minute for i in order],
-            "states": [
-                EventState.IGNORED.value if fresh[i].ignored_because else EventState.ACCEPTED.value for i in order
-            ],
-            "reasons": [fresh[i].ignored_because for i in order],
-            "dispatch_ids": [receipts[fresh[i].id].dispatch_id for i in order],
-        },
-    )
-    inserted = {row.id for row in rows}
-    return {event_id: receipt for event_id, receipt in receipts.items() if event_id in inserted}
+    return receipts
+
+
+def _row(
+    arrival: Arrival, receipt: Receipt, contacts: dict[str, tuple[UUID, bool]], gathered: Mapping[str, Gathered]
+) -> dict[str, Any]:
+    if arrival.ignored_because:
+        state = EventState.IGNORED
+    else:
+        state = EventState.DISPATCHED if receipt.flow_run_id else EventState.ACCEPTED
+    return {
+        "id": arrival.id,
+        "source": arrival.source,
+        "key": arrival.key,
+        "campaign": arrival.campaign,
+        "deployment": arrival.deployment,
+        "body": arrival.body,
+        "contact_id": contacts[arrival.contact.email][0] if arrival.contact else None,
+        "contact_created": receipt.contact_created,
+        "received_at": arrival.received_at,
+        "testing_minute": arrival.testing_minute,
+        "state": state.value,
+        "reason": arrival.ignored_because,
+        "dispatch_id": receipt.dispatch_id,
+        "flow_run_id": receipt.flow_run_id,
+        "dispatched_at": gathered[arrival.deployment].starts_at if receipt.flow_run_id else None,
+    }
 
 
 async def quarantine(
@@ -220,6 +247,17 @@ async def dispatch_group(connection: AsyncConnection, dispatch_id: UUID) -> tupl
         )
     ).all()
     return rows[0].deployment, [row.id for row in rows]
+
+
+async def events_of_dispatch(connection: AsyncConnection, dispatch_id: UUID) -> list[UUID]:
+    """The events of a dispatch that still wait for their handler."""
+    rows = await connection.execute(
+        select(event.c.id)
+        .where(event.c.dispatch_id == dispatch_id)
+        .where(event.c.state.in_([EventState.ACCEPTED, EventState.DISPATCHED]))
+        .order_by(event.c.received_at)
+    )
+    return list(rows.scalars().all())
 
 
 async def dispatched(connection: AsyncConnection, dispatch_id: UUID, flow_run_id: UUID, now: datetime) -> None:

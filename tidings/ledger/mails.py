@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import and_, bindparam, func, insert, literal, or_, select, text, update
+from sqlalchemy import bindparam, func, insert, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -51,7 +51,7 @@ class Claim:
 RowOrNone = Any
 
 
-def _in(seconds: float) -> Any:
+def from_now(seconds: float) -> Any:
     """A moment from now by the database's clock: workers' own clocks may differ."""
     return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
@@ -238,7 +238,7 @@ async def claim_due(
             id=claim_id,
             campaign=campaign,
             created_at=func.now(),
-            lease_until=_in(lease),
+            lease_until=from_now(lease),
             flow_run_id=flow_run_id,
             attempts=1,
         )
@@ -305,7 +305,7 @@ async def renew(connection: AsyncConnection, claim_id: UUID, lease: float, run_i
         await connection.execute(
             update(claim)
             .where(claim.c.id == claim_id)
-            .values(lease_until=_in(lease), first_sent_at=func.coalesce(claim.c.first_sent_at, func.now()))
+            .values(lease_until=from_now(lease), first_sent_at=func.coalesce(claim.c.first_sent_at, func.now()))
         )
     return before
 
@@ -318,7 +318,7 @@ async def nothing_was_done(connection: AsyncConnection, claim_id: UUID) -> None:
 async def postpone(connection: AsyncConnection, claim_id: UUID, seconds: float) -> None:
     """Leave a claim, with its bodies and its key, to whoever comes after this long."""
     await connection.execute(
-        update(claim).where(claim.c.id == claim_id, claim.c.settled_at.is_(None)).values(lease_until=_in(seconds))
+        update(claim).where(claim.c.id == claim_id, claim.c.settled_at.is_(None)).values(lease_until=from_now(seconds))
     )
 
 
@@ -411,7 +411,7 @@ async def split(
                     literal(new, claim.c.id.type),
                     claim.c.campaign,
                     func.now(),
-                    _in(lease),
+                    from_now(lease),
                     literal(flow_run_id, claim.c.id.type),
                     literal(1),
                 ).where(claim.c.id == claim_id),
@@ -463,22 +463,13 @@ async def apply_outcome(
     return True
 
 
-async def late_slots(
-    connection: AsyncConnection, *, due_before: datetime, without_run_before: datetime, limit: int = 200
-) -> list[Slot]:
-    """Slots that should have left by now and have not; sooner those that have no run that might still do it."""
+async def orphans(connection: AsyncConnection, *, due_before: datetime) -> list[Slot]:
+    """Overdue mails that no run stands for, as one slot a template that covers them all."""
     rows = await connection.execute(
-        select(message.c.campaign, message.c.sequence, message.c.template, message.c.slot_at)
-        .where(message.c.state == MessageState.SCHEDULED)
-        .where(
-            or_(
-                message.c.slot_at < due_before,
-                and_(message.c.flow_run_id.is_(None), message.c.slot_at < without_run_before),
-            )
-        )
-        .distinct()
-        .order_by(message.c.slot_at)
-        .limit(limit)
+        select(message.c.campaign, message.c.sequence, message.c.template, func.max(message.c.slot_at).label("slot_at"))
+        .where(message.c.state == MessageState.SCHEDULED, message.c.flow_run_id.is_(None))
+        .where(message.c.slot_at < due_before)
+        .group_by(message.c.campaign, message.c.sequence, message.c.template)
     )
     return [Slot(row.campaign, row.sequence, row.template, row.slot_at) for row in rows]
 

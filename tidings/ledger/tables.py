@@ -78,6 +78,17 @@ event = Table(
     Index("ix_event_contact_id", "contact_id"),
 )
 
+dispatch = Table(
+    "dispatch",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="also the idempotency key of its run: dispatch:<id>"),
+    Column("deployment", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("closes_at", Moment, comment="until when it is open for further events; null: it has its events"),
+    Index("ix_dispatch_deployment_created_at", "deployment", "created_at"),
+    Index("ix_dispatch_open", "deployment", "closes_at", postgresql_where=text("closes_at IS NOT NULL")),
+)
+
 enrolment = Table(
     "enrolment",
     metadata,

@@ -52,7 +52,7 @@ class Plan:
         nodes: dict[str, Node] = {
             Step.MIGRATE: Node(self._step(Step.MIGRATE), (Part.POSTGRES,)),
             Step.NOTION_INIT: Node(self._notion_init, (Part.SANDBOX,)),
-            Step.TEMPLATES: Node(self._step(Step.TEMPLATES), (Part.SANDBOX, Step.NOTION_INIT)),
+            Step.TEMPLATES: Node(self._step(Step.TEMPLATES), (Part.SANDBOX, Step.MIGRATE, Step.NOTION_INIT)),
             Step.DEPLOY: Node(self._step(Step.DEPLOY), (Part.PREFECT, Step.NOTION_INIT)),
         }
         wanted = {s for s in config.steps if STEP_PART[s] in config.started}

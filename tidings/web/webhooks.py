@@ -117,7 +117,7 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
         receipt = await intake.take(event)
         run_id = receipt.flow_run_id
         if run_id is None and receipt.dispatch_id is not None:
-            run_id = await intake.dispatch(receipt.dispatch_id)
+            run_id = await intake.dispatch(webhook.deployment, receipt.dispatch_id)
         log.info(
             "webhook.accepted",
             extra={"source": webhook.path, "event_id": str(receipt.event_id), "run_id": str(run_id or ""),

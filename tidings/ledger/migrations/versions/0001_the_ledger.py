@@ -55,6 +55,27 @@ def upgrade() -> None:
         postgresql_where=sa.text("mirrored_at IS DISTINCT FROM updated_at"),
     )
     op.create_table(
+        "dispatch",
+        sa.Column("id", sa.Uuid(), nullable=False, comment="also the idempotency key of its run: dispatch:<id>"),
+        sa.Column("deployment", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "closes_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="until when it is open for further events; null: it has its events",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_dispatch")),
+    )
+    op.create_index("ix_dispatch_deployment_created_at", "dispatch", ["deployment", "created_at"], unique=False)
+    op.create_index(
+        "ix_dispatch_open",
+        "dispatch",
+        ["deployment", "closes_at"],
+        unique=False,
+        postgresql_where=sa.text("closes_at IS NOT NULL"),
+    )
+    op.create_table(
         "memo",
         sa.Column(
             "key", sa.Text(), nullable=False, comment="such as which data source a Notion database id stands for"
@@ -275,6 +296,9 @@ def downgrade() -> None:
     op.drop_index("ix_outcome_provider_id", table_name="outcome")
     op.drop_table("outcome")
     op.drop_table("memo")
+    op.drop_index("ix_dispatch_open", table_name="dispatch", postgresql_where=sa.text("closes_at IS NOT NULL"))
+    op.drop_index("ix_dispatch_deployment_created_at", table_name="dispatch")
+    op.drop_table("dispatch")
     op.drop_index(
         "ix_contact_unmirrored",
         table_name="contact",
