@@ -6,6 +6,7 @@ with one starter mail per template. Nothing outside that folder knows its names.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 import sys
@@ -227,7 +228,8 @@ def _load(path: Path) -> Campaign:
 
 def _import(path: Path) -> ModuleType:
     """Import a campaign's package under a name of its own, so that its files can import each other."""
-    name = f"tidings_campaign_{path.parent.name}"
+    # By the whole path: two folders of one name are two campaigns, each with files of its own.
+    name = "tidings_campaign_" + hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
     if name not in sys.modules:
         package = ModuleType(name)
         package.__path__ = [str(path.parent)]

@@ -82,7 +82,9 @@ class Mirror:
 def property_value(kind: str, value: Any) -> dict[str, Any]:
     """A value as Notion writes that type of property; None empties it."""
     text = "" if value is None else str(value)
-    items = [{"type": "text", "text": {"content": text[:2000]}}] if text else []
+    # Notion counts UTF-16 units, at most 2,000 an item; a mirrored text that is longer is cut, not refused.
+    short = text.encode("utf-16-le")[:4000].decode("utf-16-le", "ignore")
+    items = [{"type": "text", "text": {"content": short}}] if short else []
     match kind:
         case "title" | "rich_text":
             return {kind: items}

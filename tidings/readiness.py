@@ -8,11 +8,13 @@ from datetime import datetime
 from email.utils import parseaddr
 
 from tidings.adapters.deploy import live_workers, problems
-from tidings.errors import Refused, TidingsError
+from tidings.errors import Refused, RetryLater, TidingsError
 from tidings.ledger.migrate import head, revision
 from tidings.ledger.store import unavailable_is_ours
 from tidings.notion_setup import check_templates, property_problems
 from tidings.wiring import App, mirrored
+
+TOO_MANY = 429
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class Check:
         """None when it works, else what is wrong and what to do."""
         try:
             return await self.proof(parts, now)
+        except RetryLater as error:
+            if error.status == TOO_MANY:
+                raise  # it answers, so it lives; what was known of it before still holds
+            return str(error)
         except TidingsError as error:
             return str(error)
 

@@ -189,10 +189,10 @@ class Signup(Person):
         return None if self.consent else "the contact gave no consent to be mailed"
 
     def segment(self) -> str | None:
-        data = self.assessment_data
-        if data.red_systems is None and data.orange_systems is None:
-            return None
-        return segment(data.red_systems or 0, data.orange_systems or 0)
+        red, orange = self.assessment_data.red_systems, self.assessment_data.orange_systems
+        if red is None or (red == 0 and orange is None):
+            return None  # a count that would decide it is not known, and is not taken for 0
+        return segment(red, orange or 0)
 
     def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         facts = AssessmentFacts.model_validate(self.assessment_data.model_dump())

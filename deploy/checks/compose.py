@@ -18,9 +18,7 @@ import yaml
 from tidings.settings import ROOT, Settings
 
 MAIN = ROOT / "docker-compose.yml"
-OVERLAYS = {
-    path.stem.removeprefix("compose."): path for path in sorted((ROOT / "deploy").glob("compose.*.yml"))
-}
+OVERLAYS = {path.stem.removeprefix("compose."): path for path in sorted((ROOT / "deploy").glob("compose.*.yml"))}
 
 TOP_KEYS = {"services", "volumes", "secrets"}
 #: The keys of a service that are used here, each with the type the specification gives it.

@@ -23,13 +23,17 @@ all of it at once, each with its name and its cure.
 
 def _row(name: str) -> str:
     field = Settings.model_fields[name]
-    if field.default is PydanticUndefined:
-        default = "**required**"
-    else:
-        default = "" if field.default in (None, "") else f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
     block = f"`{found}`" if (found := block_of(name)) else ""
     meaning = (field.description or "").replace("|", "\\|").replace("<", "&lt;")
-    return f"| `{name.upper()}` | {default} | {block} | {meaning} |\n"
+    return f"| `{name.upper()}` | {_default(field.default)} | {block} | {meaning} |\n"
+
+
+def _default(value: object) -> str:
+    if value is PydanticUndefined:
+        return "**required**"
+    if value in (None, ""):
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def made() -> str:

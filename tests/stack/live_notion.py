@@ -125,9 +125,7 @@ class NotionDesk:
     async def rename_property(self, setting: str, old: str, new: str) -> None:
         source = await self.source(setting)
         await self.call("PATCH", f"data_sources/{source}", {"properties": {old: {"name": new}}})
-        self._undo.append(
-            lambda: self.call("PATCH", f"data_sources/{source}", {"properties": {new: {"name": old}}})
-        )
+        self._undo.append(lambda: self.call("PATCH", f"data_sources/{source}", {"properties": {new: {"name": old}}}))
 
     async def unshare(self, setting: str) -> None:
         await self._share(setting, shared=False)

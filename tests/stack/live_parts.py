@@ -10,11 +10,13 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
 import httpx
+from itsdangerous import URLSafeSerializer
 
 from tidings.local import environment, ports, services
 from tidings.local.processes import Command, Process
@@ -25,7 +27,12 @@ Json = dict[str, Any]
 T = TypeVar("T")
 
 #: The machine may be busy with other things: how long anything may take that takes a second here.
-PATIENCE = 60.0
+PATIENCE = 120.0
+
+
+def in_time(seconds: float) -> float:
+    """What these seconds of an idle machine are on this one, now."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 async def until(what: str, probe: Callable[[], Awaitable[T | None]], *, within: float = PATIENCE) -> T:
@@ -152,6 +159,14 @@ class PrefectView:
         assert answer.status_code < 300, answer.text
         return answer.json()
 
+    async def patch(self, path: str, body: Any) -> None:
+        answer = await self.http.patch(f"{self.api}{path}", json=body)
+        assert answer.status_code < 300, answer.text
+
+    async def delete(self, path: str) -> None:
+        answer = await self.http.delete(f"{self.api}{path}")
+        assert answer.status_code < 300, answer.text
+
     async def all(self, what: str, **wanted: Any) -> list[Json]:
         """Every page of a query."""
         found: list[Json] = []
@@ -205,12 +220,23 @@ class PrefectView:
         found: Json = answer.json()
         return found
 
-    async def quick_run(self, deployment: str, **parameters: Any) -> Json:
-        """What the dashboard's "Quick run" does."""
+    async def start(self, deployment: str) -> str:
+        """What the dashboard's "Quick run" does; returns the run's id."""
         there = await self.deployment(deployment)
         assert there is not None, deployment
-        started = await self.post(f"/deployments/{there['id']}/create_flow_run", {"parameters": parameters})
-        return await self.ended(str(started["id"]), within=120)
+        return str((await self.post(f"/deployments/{there['id']}/create_flow_run", {}))["id"])
+
+    async def quick_run(self, deployment: str) -> Json:
+        """A run from the dashboard, once it is over."""
+        return await self.ended(await self.start(deployment))
+
+    async def run_now(self, run_id: str) -> Json:
+        """What the dashboard's "Run now" does to a run that is scheduled for later."""
+        now = datetime.now(UTC).isoformat()
+        state = {"type": "SCHEDULED", "name": "Scheduled", "state_details": {"scheduled_time": now}}
+        answer = await self.post(f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+        assert answer["status"] == "ACCEPT", answer
+        return await self.ended(run_id)
 
     async def cancel(self, run_id: str) -> None:
         """What the dashboard's "Cancel" does."""
@@ -264,6 +290,13 @@ class Live:
         assert found["flow_run_id"], found
         return found
 
+    async def leave(self, enrolment_id: str) -> None:
+        """What a mail program does when its unsubscribe button is pressed."""
+        signer = URLSafeSerializer(self.stack.environment["SECRET_KEY"], salt="unsubscribe")
+        address = f"{self.web}/unsubscribe/{signer.dumps(enrolment_id)}"
+        answer = await self.http.post(address, data={"List-Unsubscribe": "One-Click"})
+        assert answer.status_code == 200, answer.text
+
     # -- waiting ---------------------------------------------------------------------------------------------
 
     async def mails(self, to: str, count: int, *, within: float = PATIENCE) -> list[Json]:
@@ -299,6 +332,11 @@ class Live:
         """What `/health/ready` says: its status, and what is wrong by check."""
         answer = await self.http.get(f"{web or self.web}/health/ready")
         return answer.status_code, {k: v for k, v in answer.json()["checks"].items() if v != "ok"}
+
+    async def ready_afresh(self) -> tuple[int, dict[str, str]]:
+        """What a server that has just started says: nothing of it is remembered from before."""
+        async with self.web_server() as url:
+            return await self.ready(url)
 
     # -- processes -------------------------------------------------------------------------------------------
 

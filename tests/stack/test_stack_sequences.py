@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -37,7 +38,7 @@ def test_the_ledger__has_what_the_provider_has(path: str, five: dict[str, Posted
 def test_each_mail__leaves_a_testing_minute_after_the_one_before(path: str, five: dict[str, Posted]) -> None:
     dues = [m["due_at"] for m in five[path].messages]
 
-    assert {(after - before).total_seconds() for before, after in zip(dues, dues[1:], strict=False)} == {1.0}
+    assert {(after - before).total_seconds() for before, after in itertools.pairwise(dues)} == {1.0}
 
 
 def test_headers__offer_to_leave_with_one_click(path: str, five: dict[str, Posted], live: Live) -> None:

@@ -122,7 +122,7 @@ def test_f17_a_value__comes_out_literally_in_every_part(nasty: str) -> None:
 def test_f17_a_value__is_escaped_in_html(nasty: str) -> None:
     html = body_of(rendered("<p>{{ business_name }}</p>", business_name=nasty))
 
-    assert nasty not in html
+    assert f">{nasty}<" not in html
     assert nasty.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in html
 
 

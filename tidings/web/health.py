@@ -10,7 +10,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from tidings.readiness import CHECKS
+from tidings.errors import RetryLater
+from tidings.readiness import CHECKS, Check
 from tidings.wiring import App, utc_now
 
 router = APIRouter(tags=["health"])
@@ -37,9 +38,16 @@ class Readiness:
 
     async def _refresh(self, now: float) -> None:
         stale = [check for check in CHECKS if now - self._known.get(check.name, (float("-inf"), ""))[0] > check.fresh]
-        words = await asyncio.gather(*[_within(check.prove(self._parts, utc_now())) for check in stale])
+        words = await asyncio.gather(*[self._word(check) for check in stale])
         self._known |= {check.name: (now, word) for check, word in zip(stale, words, strict=True)}
         self._known = {check.name: self._known[check.name] for check in CHECKS}
+
+    async def _word(self, check: Check) -> str | None:
+        """The check's word; the one before when the service asks us to slow down."""
+        try:
+            return await _within(check.prove(self._parts, utc_now()))
+        except RetryLater as error:
+            return self._known.get(check.name, (0.0, f"not proven yet: {error}"))[1]
 
 
 async def _within(call: Awaitable[str | None]) -> str | None:
