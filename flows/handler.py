@@ -21,6 +21,7 @@ from tidings.campaign import Campaign, Webhook, load_campaigns
 from tidings.deliver import Selection, Sent
 from tidings.enrol import Enrolled, schedule
 from tidings.ledger import inbox
+from tidings.ledger.liveness import alive
 from tidings.wiring import App, open_app, utc_now
 
 #: Events that are enrolled by one transaction, when a run has many.
@@ -46,7 +47,7 @@ def _flow(deployment: str, campaign: str, path: str) -> Flow[..., Any]:
     @flow(name=deployment, persist_result=False)
     async def handle(event_ids: list[UUID] | None = None, dispatch_id: UUID | None = None) -> None:
         """Enrol the contacts of these events (or of a dispatch's), send what is due at once, schedule the rest."""
-        async with open_app(settings_of_this_process()) as app:
+        async with open_app(settings_of_this_process()) as app, alive(app.ledger, run_id()):
             await _handle(app, campaign, path, event_ids or await _events_of(app, dispatch_id))
 
     return handle

@@ -16,6 +16,7 @@ from tidings.adapters.blocks import settings_of_this_process
 from tidings.campaign import Campaign, load_campaigns
 from tidings.deliver import PATIENCE, Selection
 from tidings.errors import RetryLater
+from tidings.ledger.liveness import alive
 from tidings.schedule import aware
 from tidings.wiring import App, open_app, utc_now
 
@@ -34,7 +35,7 @@ def _flow(deployment: str, campaign: str) -> Flow[..., Any]:
     @flow(name=deployment, persist_result=False)
     async def send_email(template: str | None = None, due: datetime | None = None) -> State[Any] | None:
         """Send the mails of one template that are due by then; without a template, what a dead run left behind."""
-        async with open_app(settings_of_this_process()) as app:
+        async with open_app(settings_of_this_process()) as app, alive(app.ledger, run_id()):
             return await _send(app, campaign, template, aware(due) if due else utc_now())
 
     return send_email

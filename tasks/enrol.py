@@ -23,7 +23,8 @@ from tidings.wiring import App, utc_now
 )
 async def enrol_events(app: App, event_ids: list[UUID]) -> Enrolled:
     try:
-        return await enrol(app.ledger, app.copy, app.campaigns, app.settings.facts, event_ids, utc_now())
+        facts = app.settings.facts
+        return await enrol(app.ledger, app.copy, app.campaigns, facts, event_ids, utc_now(), app.projects)
     except RetryLater as error:
         await as_told(error)
         raise

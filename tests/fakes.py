@@ -19,6 +19,8 @@ class FakeRun:
     key: str
     deployment: str
     event_ids: tuple[UUID, ...] = ()
+    #: Takes whatever events its dispatch has when it starts.
+    gathers: bool = False
     slot: Slot | None = None
     at: datetime | None = None
     ended: str | None = None
@@ -35,11 +37,18 @@ class FakeRuns:
 
     @property
     def handlers(self) -> list[FakeRun]:
-        return [run for run in self.by_key.values() if run.event_ids]
+        return [run for run in self.by_key.values() if run.event_ids or run.gathers]
 
     @property
     def sends(self) -> list[FakeRun]:
         return [run for run in self.by_key.values() if run.slot]
+
+    def of(self, deployment: str) -> list[FakeRun]:
+        return [run for run in self.by_key.values() if run.deployment == deployment]
+
+    def forget(self, run_id: UUID) -> None:
+        """As when a person deletes a run."""
+        self.by_key = {key: run for key, run in self.by_key.items() if run.id != run_id}
 
     def end(self, run_id: UUID, how: str) -> None:
         """Let a run end: completed, failed, crashed or cancelled."""
@@ -51,6 +60,16 @@ class FakeRuns:
 
     async def open_handler(self, deployment: str, dispatch_id: UUID, at: datetime) -> UUID:
         return self._once(FakeRun(uuid4(), f"dispatch:{dispatch_id}", deployment, at=at)).id
+
+    async def open_handler(self, deployment: str, dispatch_id: UUID, at: datetime) -> UUID:
+        return self._once(FakeRun(uuid4(), f"dispatch:{dispatch_id}", deployment, gathers=True, at=at)).id
+
+    async def start_mirror(self, now: datetime) -> UUID:
+        return self._once(FakeRun(uuid4(), f"mirror:{now:%Y-%m-%dT%H:%M}", "tidings-notion-mirror", at=now)).id
+
+    async def ended_lately(self, since: datetime) -> dict[UUID, str]:
+        self._reach()
+        return {run.id: run.ended for run in self.sends if run.ended and run.at and run.at >= since}
 
     async def start_send(self, slot: Slot, *, at: datetime, key: str) -> tuple[UUID, bool]:
         run = self._once(FakeRun(uuid4(), key, f"{slot.campaign}-send-email", slot=slot, at=at))

@@ -16,8 +16,8 @@ from tidings.campaign import Sequence as MailSequence
 from tidings.errors import CopyError
 from tidings.ledger import Ledger, inbox, mails
 from tidings.model import Event, EventState, MessageState, Plan, PlannedMessage, Slot, Template
-from tidings.ports import Copy, Runs
-from tidings.render import check
+from tidings.ports import Copy, Projects, Runs
+from tidings.render import check, variables_of
 from tidings.schedule import due_times, slot
 
 log = logging.getLogger("tidings.enrol")
@@ -25,6 +25,8 @@ log = logging.getLogger("tidings.enrol")
 #: An event that is handled later than this after it came in starts its sequence anew, at the handling: after an
 #: outage or a mended template, nobody gets three mails of three days at once.
 STALE_AFTER = timedelta(hours=1)
+#: The template variable that a contact's page in the customer projects database stands for.
+PORTAL = "portal_url"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ async def enrol(
     facts: Mapping[str, Any],
     event_ids: Sequence[UUID],
     now: datetime,
+    projects: Projects | None = None,
 ) -> Enrolled:
     """Enrol the contacts of these events.
 
@@ -59,7 +62,8 @@ async def enrol(
     failed: dict[UUID, str] = {}
     for event in events:
         try:
-            plans.append(_plan(campaigns[event.campaign], event, templates, broken, facts, now))
+            theirs = {**facts, **await _project(projects, campaigns[event.campaign], event, templates)}
+            plans.append(_plan(campaigns[event.campaign], event, templates, broken, theirs, now))
         except (CopyError, ValidationError) as error:
             failed[event.id] = str(error)
     return await _store(ledger, [e.id for e in events], plans, failed, now)
@@ -82,18 +86,30 @@ async def _store(
     return Enrolled(tuple(new), tuple(known), failed)
 
 
+async def _project(
+    projects: Projects | None, campaign: Campaign, event: Event, templates: Mapping[str, Template]
+) -> Mapping[str, Any]:
+    """The contact's own portal page, asked for only when a mail of the sequence has a place for it."""
+    names = campaign.sequence(campaign.webhook(event.source).sequence).templates
+    wants = any(PORTAL in variables_of(templates[name]) for name in names if name in templates)
+    if projects is None or not wants or event.email is None:
+        return {}
+    address = await projects.portal_url(event.email)
+    return {PORTAL: address} if address else {}
+
+
 async def _templates(
     copy: Copy, campaigns: Campaigns, events: list[Event]
-) -> tuple[dict[str, Template], dict[str, CopyError]]:
+) -> tuple[dict[str, Template], dict[tuple[str, str], CopyError]]:
     """The templates of each sequence that is about to start; a sequence with a bad one is `broken` as a whole."""
     found: dict[str, Template] = {}
-    broken: dict[str, CopyError] = {}
+    broken: dict[tuple[str, str], CopyError] = {}
     for sequence in {(e.campaign, campaigns[e.campaign].webhook(e.source).sequence) for e in events}:
         names = campaigns[sequence[0]].sequence(sequence[1]).templates
         try:
             found |= await copy.templates(names)
         except CopyError as error:
-            broken[sequence[1]] = error
+            broken[sequence] = error
     return found, broken
 
 
@@ -101,15 +117,15 @@ def _plan(
     campaign: Campaign,
     event: Event,
     templates: Mapping[str, Template],
-    broken: Mapping[str, CopyError],
+    broken: Mapping[tuple[str, str], CopyError],
     facts: Mapping[str, Any],
     now: datetime,
 ) -> Plan:
     webhook = campaign.webhook(event.source)
     sequence = campaign.sequence(webhook.sequence)
     payload = webhook.payload.model_validate_json(event.body)
-    if sequence.name in broken:
-        raise broken[sequence.name]
+    if (campaign.name, sequence.name) in broken:
+        raise broken[campaign.name, sequence.name]
     variables = payload.variables(facts, now)
     for name in sequence.templates:
         check(templates[name], variables)

@@ -156,6 +156,17 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A Prefect run that a worker has taken."""
+
+    id: UUID
+    #: When it came into its present state.
+    since: datetime
+    #: Its process has not begun yet.
+    pending: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
     """Copy as it stands in Notion now."""
 

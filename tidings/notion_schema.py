@@ -62,7 +62,7 @@ def databases(longest: int) -> list[Database]:
             "NOTION_CUSTOMER_PROJECTS_DB_ID",
             "notion_customer_projects_db_id",
             "Tidings Customer Projects",
-            {"Name": TITLE, "email": EMAIL, "Business Name": TEXT, "Portal": {"url": {}}, KEY: TEXT},
+            {"Name": TITLE, "email": EMAIL, "Business Name": TEXT, "Portal": {"url": {}}},
             required=False,
         ),
         Database(

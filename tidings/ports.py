@@ -17,6 +17,14 @@ class Copy(Protocol):
     async def templates(self, names: Sequence[str]) -> dict[str, Template]: ...
 
 
+class Projects(Protocol):
+    """Where each customer's project is kept."""
+
+    async def portal_url(self, email: str) -> str | None:
+        """The address of this customer's portal page, or None when there is none yet."""
+        ...
+
+
 class Turns(Protocol):
     """Who may ask the sender, and when: one pace for all workers."""
 

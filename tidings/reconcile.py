@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -10,8 +11,8 @@ from uuid import UUID
 from tidings.accept import dispatch
 from tidings.campaign import Campaigns
 from tidings.enrol import schedule_slot
-from tidings.ledger import Ledger, inbox, mails, mirror
-from tidings.model import EventState
+from tidings.ledger import Ledger, inbox, liveness, mails, mirror
+from tidings.model import EventState, UnderWay
 from tidings.ports import Runs
 
 log = logging.getLogger("tidings.reconcile")
@@ -24,6 +25,11 @@ HANDLE_AFTER = timedelta(seconds=20)
 LOOK_BACK = timedelta(hours=1)
 #: An overdue mail that no run stands for gets one after this long: a handler that sends it itself needs less.
 ORPHANED_AFTER = timedelta(seconds=20)
+#: A run shows that it lives (tidings.ledger.liveness) this soon after it has begun, and begins this soon after
+#: a worker has taken it, even on a machine that is very busy.
+SHOWN_AFTER, BEGUN_AFTER = timedelta(seconds=15), timedelta(seconds=45)
+#: Between the two looks at a run that seems dead: one that is just ending has by then said so.
+SECOND_LOOK_SECONDS = 3.0
 MOST_ATTEMPTS = 12
 
 CANCELLED_BY_A_PERSON = "cancelled in Prefect's dashboard"
@@ -35,6 +41,36 @@ class AllRuns(Runs, Protocol):
     async def start_later(self, deployment: str, seconds: float, now: datetime) -> tuple[datetime, UUID]: ...
     async def ended_lately(self, since: datetime) -> dict[UUID, str]: ...
     async def start_mirror(self, now: datetime) -> UUID: ...
+
+
+class Graves(Protocol):
+    """What is needed to tell of runs that died in silence."""
+
+    async def under_way(self) -> list[UnderWay]: ...
+    async def bury(self, run_id: UUID) -> None: ...
+
+
+async def bury_dead(ledger: Ledger, runs: Graves, now: datetime) -> int:
+    """Runs that died together with their worker end in Prefect too, so that what counts on them gets another."""
+    dead = await _seem_dead(ledger, runs, now)
+    if not dead:
+        return 0
+    await asyncio.sleep(SECOND_LOOK_SECONDS)
+    dead &= await _seem_dead(ledger, runs, now)
+    for run_id in dead:
+        log.warning("run.dead", extra={"run": str(run_id)})
+        await runs.bury(run_id)
+    return len(dead)
+
+
+async def _seem_dead(ledger: Ledger, runs: Graves, now: datetime) -> set[UUID]:
+    overdue = {
+        run.id for run in await runs.under_way() if run.since < now - (BEGUN_AFTER if run.pending else SHOWN_AFTER)
+    }
+    if not overdue:
+        return set()
+    async with ledger.reading() as connection:
+        return overdue - await liveness.living(connection, overdue)
 
 
 async def reconcile(

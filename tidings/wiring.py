@@ -51,6 +51,27 @@ class NotionCopy:
         return {name: self._kept[name][1] for name in names}
 
 
+class NotionProjects:
+    """The customer projects database as the use cases see it."""
+
+    SETTING = "NOTION_CUSTOMER_PROJECTS_DB_ID"
+
+    def __init__(self, notion: Notion, database: str) -> None:
+        self._notion = notion
+        self._database = database
+
+    async def portal_url(self, email: str) -> str | None:
+        """The address in the customer's `Portal` property, else the customer's published Notion page."""
+        name = await self._notion.property_name(self.SETTING, self._database, "email")
+        rows = await self._notion.query(
+            self.SETTING, self._database, filter={"property": name, "email": {"equals": email}}, page_size=1
+        )
+        if not rows:
+            return None
+        given = rows[0]["properties"].get("Portal") or {}
+        return given.get("url") or rows[0].get("public_url")
+
+
 @dataclass
 class App:
     """One process's parts."""
@@ -62,6 +83,7 @@ class App:
     resend: Resend
     runs: PrefectRuns
     copy: NotionCopy
+    projects: NotionProjects | None
     links: Links
     delivery: Delivery
     mirror: Mirror
@@ -81,6 +103,8 @@ async def open_app(settings: Settings, *, campaigns: Campaigns | None = None) ->
     resend = Resend(api_key=settings.resend_api_key.get_secret_value(), api_url=settings.resend_api_url)
     links = Links(secret=settings.secret_key.get_secret_value(), public_url=settings.public_url, sender=settings.sender)
     copy = NotionCopy(notion, settings.notion_templates_db_id)
+    customers = settings.notion_customer_projects_db_id
+    projects = NotionProjects(notion, customers) if customers else None
     mirror = Mirror(ledger, notion, mirrored(settings, campaigns))
     async with open_client() as client:
         runs = PrefectRuns(client, {c.name: c.send_deployment for c in campaigns.values()})
@@ -88,7 +112,7 @@ async def open_app(settings: Settings, *, campaigns: Campaigns | None = None) ->
         who = identity(settings)
         delivery = Delivery(ledger, copy, resend, links, who, lease=settings.lease_seconds, turns=turns)
         try:
-            yield App(settings, campaigns, ledger, notion, resend, runs, copy, links, delivery, mirror)
+            yield App(settings, campaigns, ledger, notion, resend, runs, copy, projects, links, delivery, mirror)
         finally:
             await resend.close()
             await notion.close()

@@ -13,7 +13,7 @@ from tidings.campaign import Payload, explain, load_campaigns
 from tidings.errors import TemplateBroken
 from tidings.model import Template
 from tidings.notion_setup import sample_contexts
-from tidings.render import render, variables_of
+from tidings.render import render
 from tidings.settings import ROOT
 
 CAMPAIGNS = load_campaigns([Path(ROOT / "campaigns")])
@@ -361,25 +361,6 @@ def test_f11_f19_starter_copy__suits_every_kind_of_contact(sequence: str, name: 
             assert "{{" not in part
             assert "None" not in part
             assert "{%" not in part
-
-
-FULL: dict[str, dict[str, Any]] = {
-    "nurture": {"assessment_data": {"revenue_leak_total": 5}},
-    "noshow": {},
-    "postcall": {},
-    "onboarding": {},
-}
-
-
-@pytest.mark.parametrize(("sequence", "name"), CASES)
-def test_starter_copy__names_only_variables_that_its_webhook_knows_of(sequence: str, name: str) -> None:
-    webhook = next(w for w in CHRISTMAS.webhooks if w.sequence == sequence)
-    subject, body = CHRISTMAS.starter(name)
-    payload = booking() if sequence == "precall" else parse(webhook.path, **FULL[sequence])
-
-    named = variables_of(Template(name, subject, body, "", ""))
-
-    assert named <= set(payload.variables(FACTS, NOW)) | {"business_name"}
 
 
 def test_there_are__nineteen_mails() -> None:

@@ -14,18 +14,20 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterName,
+    DeploymentFilterTags,
     FlowRunFilter,
     FlowRunFilterExpectedStartTime,
     FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelled, Crashed
 
 from tidings.errors import OutcomeUnknown, Refused, RetryLater
-from tidings.model import Slot
+from tidings.model import Slot, UnderWay
 
 SERVICE = "Prefect"
 #: A webhook waits no longer than this for Prefect; then it is answered 202 and dispatched later.
@@ -33,6 +35,8 @@ PATIENCE_SECONDS = 5.0
 MIRROR_DEPLOYMENT = "tidings-notion-mirror"
 #: Prefect's page size for run queries.
 PAGE = 200
+#: States of a run that a worker has taken.
+UNDER_WAY = frozenset({StateType.PENDING, StateType.RUNNING, StateType.CANCELLING})
 
 
 class PrefectRuns:
@@ -125,6 +129,26 @@ class PrefectRuns:
             ended |= {run.id: run.state.type.value.lower() for run in runs if run.state}
             if len(runs) < PAGE:
                 return ended
+
+    async def under_way(self) -> list[UnderWay]:
+        """Runs of ours that a worker has taken and that have not ended, as far as Prefect knows."""
+        wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(UNDER_WAY))))
+        ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["tidings"]))
+        async with prefect_errors("flow runs"):
+            runs = await self.client.read_flow_runs(flow_run_filter=wanted, deployment_filter=ours, limit=PAGE)
+        return [UnderWay(run.id, run.state.timestamp, run.state.type is StateType.PENDING) for run in runs if run.state]
+
+    async def bury(self, run_id: UUID) -> None:
+        """Say for a run whose process is gone that it has ended. One that a person was cancelling is cancelled."""
+        async with prefect_errors(f"flow run {run_id}"):
+            run = await self.client.read_flow_run(run_id)
+            if run.state is None or run.state.type not in UNDER_WAY:
+                return
+            words = "Its process is gone, and its worker did not say so. What it left undone gets a new run."
+            state: State[Any] = (
+                Cancelled(message=words) if run.state.type is StateType.CANCELLING else Crashed(message=words)
+            )
+            await self.client.set_flow_run_state(run_id, state)
 
     async def start_mirror(self, now: datetime) -> UUID:
         """A run that brings Notion up to date; one a minute at most, whoever asks."""

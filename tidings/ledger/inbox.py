@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger.tables import contact, event
-from tidings.model import Arrival, Event, EventState, Receipt
+from tidings.model import Arrival, ContactFacts, Event, EventState, Receipt
 
 # One statement for many webhooks, so that a group costs one round trip and one commit. Contacts are locked in
 # the order of their addresses, so that two groups that share contacts cannot wait for each other.
@@ -125,7 +125,8 @@ async def _upsert_contacts(connection: AsyncConnection, fresh: list[Arrival]) ->
     facts: dict[str, Any] = {}
     for arrival in fresh:
         if arrival.contact:
-            facts[arrival.contact.email] = (arrival.contact, arrival.received_at)
+            before, _ = facts.get(arrival.contact.email, (None, None))
+            facts[arrival.contact.email] = (_merged(before, arrival.contact), arrival.received_at)
     if not facts:
         return {}
     ordered = [facts[email] for email in sorted(facts)]
@@ -142,6 +143,19 @@ async def _upsert_contacts(connection: AsyncConnection, fresh: list[Arrival]) ->
         },
     )
     return {row.email: (row.id, row.created) for row in rows}
+
+
+def _merged(before: ContactFacts | None, later: ContactFacts) -> ContactFacts:
+    """Two webhooks of one contact in one group, as if they had come after each other."""
+    if before is None:
+        return later
+    return ContactFacts(
+        email=later.email,
+        first_name=later.first_name or before.first_name,
+        business_name=later.business_name or before.business_name,
+        consent=before.consent if later.consent is None else later.consent,
+        attributes={**before.attributes, **later.attributes},
+    )
 
 
 async def _insert_events(

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import bindparam, func, insert, literal, select, text, update
+from sqlalchemy import bindparam, func, insert, literal, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -200,7 +200,7 @@ async def take_over(
     ).one_or_none()
     if row is None:
         return None
-    return Claim(row.id, await _claimed(connection, row.id), row.first_sent_at)
+    return Claim(row.id, await _claimed(connection, row.id, handed_over=row.first_sent_at is not None), row.first_sent_at)
 
 
 async def claim_due(
@@ -251,12 +251,18 @@ async def claim_due(
     return Claim(claim_id, await _claimed(connection, claim_id), None)
 
 
-async def _claimed(connection: AsyncConnection, claim_id: UUID) -> tuple[ClaimedMessage, ...]:
+async def _claimed(
+    connection: AsyncConnection, claim_id: UUID, *, handed_over: bool = False
+) -> tuple[ClaimedMessage, ...]:
+    """The messages of a claim. Once it was handed over, also those that Resend has reported on since: a repeat
+    must have the very content that its key stands for."""
+    waiting = message.c.state == MessageState.SENDING
+    wanted = or_(waiting, message.c.provider_id.is_not(None)) if handed_over else waiting
     rows = await connection.execute(
         select(message, contact.c.email, contact.c.first_name, enrolment.c.variables)
         .join(enrolment, enrolment.c.id == message.c.enrolment_id)
         .join(contact, contact.c.id == enrolment.c.contact_id)
-        .where(message.c.claim_id == claim_id, message.c.state == MessageState.SENDING)
+        .where(message.c.claim_id == claim_id, wanted)
         .order_by(message.c.id)
     )
     return tuple(

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from tidings.errors import TidingsError
 from tidings.ledger import Ledger
-from tidings.reconcile import dispatch_waiting, reconcile
+from tidings.reconcile import bury_dead, dispatch_waiting, reconcile
 from tidings.wiring import App
 
 log = logging.getLogger("tidings.keeper")
@@ -45,6 +45,7 @@ async def _rounds(parts: App, now: Callable[[], datetime]) -> None:
     count = 0
     while True:
         if count % rounds_between == 0:
+            await bury_dead(parts.ledger, parts.runs, now())
             done = await reconcile(parts.ledger, parts.runs, parts.campaigns, now())
             if any(done.values()):
                 log.info("keeper.reconciled", extra={k.replace(" ", "_"): v for k, v in done.items() if v})

@@ -1,0 +1,138 @@
+"""Notion as a mirror of the ledger: right, after an outage too, and never with a row twice."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+import pytest
+from live_notion import ANALYTICS, CONTACTS, ENROLMENTS, NotionDesk, value
+from live_parts import Live, address, until
+from live_sequences import BUSINESS, FIRST_NAME, Posted, noshow
+
+pytestmark = pytest.mark.stack
+
+MIRROR = "tidings-notion-mirror"
+ROWS = "^/v1/pages"
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+async def test_a_finished_sequence__stands_in_notion(live: Live, notion: NotionDesk, five: dict[str, Posted]) -> None:
+    posted = five["christmas-signup"]
+
+    assert (await live.prefect.quick_run(MIRROR))["state_type"] == "COMPLETED"
+
+    [contact] = await notion.rows_of(CONTACTS, "email", posted.email)
+    assert value(contact, "Name") == FIRST_NAME
+    assert value(contact, "Business Name") == BUSINESS
+    assert value(contact, "Assessment Score") == 47
+    assert value(contact, "Segment") == "CRITICAL"
+    assert value(contact, "Phase") == "Signup"
+
+    [row] = await notion.rows_of(ENROLMENTS, "Email", posted.email)
+    shown = {name: value(row, name) for name in ("First Name", "Business Name", "Campaign", "Template Type", "Segment")}
+    assert shown == {
+        "First Name": FIRST_NAME,
+        "Business Name": BUSINESS,
+        "Campaign": "christmas",
+        "Template Type": "nurture",
+        "Segment": "CRITICAL",
+    }
+    assert value(row, "Sequence Completed") is True
+    for message in await live.ledger.messages(posted.email):
+        written = moment(value(row, f"Email {message['position']} Sent"))
+        assert abs((written - message["sent_at"]).total_seconds()) < 60  # Notion keeps minutes
+
+    sends = await notion.rows_of(ANALYTICS, "Email", posted.email)
+    assert sorted(value(s, "Template ID") for s in sends) == list(posted.expected.templates)
+    assert sorted(value(s, "Email Number") for s in sends) == list(range(1, 8))
+    assert {value(s, "Status") for s in sends} == {"delivered"}
+    assert {value(s, "Resend Email ID") for s in sends} == {mail["id"] for mail in posted.mails}
+    assert all(value(s, "Sent Date") for s in sends)
+    assert {value(s, "Error Message") for s in sends} == {""}
+
+
+async def test_an_unfinished_sequence__shows_what_was_sent_so_far(
+    live: Live, notion: NotionDesk, real_time: str
+) -> None:
+    email = address("unfinished")
+    await live.accepted("christmas-signup", {"email": email, "consent": True}, web=real_time)
+    await live.mails(email, 1)
+
+    await live.prefect.quick_run(MIRROR)
+
+    [row] = await notion.rows_of(ENROLMENTS, "Email", email)
+    assert value(row, "Email 1 Sent")
+    assert value(row, "Email 2 Sent") is None
+    assert value(row, "Sequence Completed") is False
+    assert len(await notion.rows_of(ANALYTICS, "Email", email)) == 1
+
+
+async def test_notion_down__delays_no_mail_and_is_caught_up_with(live: Live, notion: NotionDesk) -> None:
+    email = address("outage")
+    fault = await live.sandbox.fault("status", status=503, service="notion", path=ROWS, times=None)
+    await live.accepted("calendly-noshow", noshow(email))
+
+    await live.mails(email, 3)
+    assert await notion.rows_of(ENROLMENTS, "Email", email) == []
+    mirror = await live.prefect.start(MIRROR)
+
+    async def struck() -> bool:
+        return await live.sandbox.struck(fault) > 0
+
+    await until("Notion to have been asked in vain", struck)
+    await live.sandbox.heal()
+
+    assert (await live.prefect.ended(mirror))["state_type"] == "COMPLETED"
+    await live.prefect.quick_run(MIRROR)  # for what changed while that one ran
+    [row] = await notion.rows_of(ENROLMENTS, "Email", email)
+    assert value(row, "Sequence Completed") is True
+    assert len(await notion.rows_of(CONTACTS, "email", email)) == 1
+    assert len(await notion.rows_of(ANALYTICS, "Email", email)) == 3
+
+
+async def test_a_row_whose_answer_was_lost__is_not_made_twice(live: Live, notion: NotionDesk) -> None:
+    email = address("lost")
+    await live.accepted("calendly-noshow", noshow(email))
+    await live.mails(email, 3)
+    await live.prefect.quick_run(MIRROR)  # whatever else waits is written now
+    other = address("lost")
+    fault = await live.sandbox.fault("work_then_reset", service="notion", method="POST", path="^/v1/pages$", times=2)
+    await live.accepted("calendly-noshow", noshow(other))
+    await live.mails(other, 3)
+
+    run = await live.prefect.quick_run(MIRROR)
+    await live.prefect.quick_run(MIRROR)
+
+    assert run["state_type"] == "COMPLETED"
+    assert await live.sandbox.struck(fault) == 2
+    for each in (email, other):
+        assert len(await notion.rows_of(CONTACTS, "email", each)) == 1
+        assert len(await notion.rows_of(ENROLMENTS, "Email", each)) == 1
+        assert len(await notion.rows_of(ANALYTICS, "Email", each)) == 3
+
+
+async def test_two_mirrors_at_once__make_no_row_twice(live: Live, notion: NotionDesk) -> None:
+    email = address("mirrors")
+    await live.accepted("calendly-noshow", noshow(email))
+    await live.mails(email, 3)
+
+    ended = await asyncio.gather(*(live.prefect.quick_run(MIRROR) for _ in range(2)))
+
+    assert {run["state_type"] for run in ended} == {"COMPLETED"}
+    assert len(await notion.rows_of(ENROLMENTS, "Email", email)) == 1
+
+
+async def test_nobody_asked__and_notion_is_brought_up_to_date(live: Live, five: dict[str, Posted]) -> None:
+    """The server starts the mirror when rows have changed, at most once a minute."""
+
+    async def started() -> bool:
+        runs = await live.prefect.runs_of_deployment(MIRROR)
+        mine = [r for r in runs if (r["idempotency_key"] or "").startswith("mirror:")]
+        return any(r["name"].startswith("Notion · ") and r["state_type"] == "COMPLETED" for r in mine)
+
+    assert five
+    await until("a mirror run that nobody started by hand", started)
