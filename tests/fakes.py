@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from tidings.errors import RetryLater
-from tidings.model import Slot
+from tidings.model import Slot, UnderWay
 
 
 @dataclass
@@ -32,6 +32,9 @@ class FakeRuns:
 
     away: bool = False
     by_key: dict[str, FakeRun] = field(default_factory=dict)
+    #: Runs that a worker has taken, as Prefect believes; and those that were said to be dead.
+    taken: list[UnderWay] = field(default_factory=list)
+    buried: list[UUID] = field(default_factory=list)
     #: Every call that reached it, repeats of a key too.
     calls: list[str] = field(default_factory=list)
 
@@ -79,6 +82,13 @@ class FakeRuns:
         at = now + timedelta(seconds=seconds)
         run = self._once(FakeRun(uuid4(), f"left:{deployment}:{at:%Y-%m-%dT%H:%M}", deployment, at=at))
         return at, run.id
+
+    async def under_way(self) -> list[UnderWay]:
+        self._reach()
+        return list(self.taken)
+
+    async def bury(self, run_id: UUID) -> None:
+        self.buried.append(run_id)
 
     async def ended(self, run_ids: Sequence[UUID]) -> dict[UUID, str]:
         self._reach()

@@ -17,7 +17,12 @@ from rich.table import Table
 
 from tidings.errors import TidingsError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Webhooks in, the right sequence of emails out.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Webhooks in, the right sequence of emails out.",
+)
 notion_app = typer.Typer(no_args_is_help=True, help="Notion's databases.")
 templates_app = typer.Typer(no_args_is_help=True, help="The copy in Notion.")
 events_app = typer.Typer(no_args_is_help=True, help="Webhooks that came in.")
@@ -27,8 +32,17 @@ app.add_typer(templates_app, name="templates")
 app.add_typer(events_app, name="events")
 app.add_typer(messages_app, name="messages")
 
-out = Console()
+#: Wide where nobody reads it on a screen, so that an id can be taken out of a table by a script.
+out = Console(width=None if sys.stdout.isatty() else 240)
 err = Console(stderr=True)
+
+
+def _table(*columns: str) -> Table:
+    """A table whose ids are never cut: they are there to be copied."""
+    table = Table()
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name in {"id", "event", "message"})
+    return table
 
 
 def main() -> None:
@@ -198,7 +212,7 @@ def events_list(
                 connection, state=state, source=source, since=_utc(since), until=_utc(until), limit=limit
             )
 
-    table = Table("received", "id", "webhook", "contact", "state", "why")
+    table = _table("received", "id", "webhook", "contact", "state", "why")
     for row in _with_app(go):
         when = row.received_at.astimezone(UTC)
         table.add_row(
@@ -325,12 +339,12 @@ def _print_story(person: Any, suppressions: list[Any], events: list[Any], messag
     for each in suppressions:
         lifted = f", lifted {each.lifted_at:%Y-%m-%d}" if each.lifted_at else ""
         out.print(f"[yellow]not mailed[/] ({each.sequence or 'everything'}): {each.reason}, by {each.source}{lifted}")
-    table = Table("received", "webhook", "state", "why", "event")
+    table = _table("received", "webhook", "state", "why", "event")
     for row in events:
         when = row.received_at.astimezone(UTC)
         table.add_row(f"{when:%Y-%m-%d %H:%M:%S}", row.source, row.state, row.reason or "", str(row.id))
     out.print(table)
-    table = Table("due", "template", "state", "sent", "why", "message")
+    table = _table("due", "template", "state", "sent", "why", "message")
     for row in messages:
         sent = f"{row.sent_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if row.sent_at else ""
         due = row.due_at.astimezone(UTC)

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
+from tidings.errors import Refused
 from tidings.ledger import Ledger
 from tidings.ledger import mirror as rows
 from tidings.ledger.mirror import Row
 from tidings.notion_schema import KEY, Database
 
 log = logging.getLogger("tidings.mirror")
+
+#: HTTP statuses of refusals that concern one row: a value, or a page that a person has deleted or put into the trash.
+OF_ONE_ROW = frozenset({400, 404, 413})
 
 
 class Workspace(Protocol):
@@ -35,18 +39,31 @@ class Mirror:
         self._databases = databases
 
     async def run(self, limit: int) -> dict[str, int]:
-        """Write up to `limit` rows of each kind; returns how many of each were written."""
-        written = {}
+        """Write up to `limit` rows of each kind; returns how many of each were written.
+
+        A row that Notion refuses does not keep the others; its refusal is raised when they are written.
+        """
+        written: dict[str, int] = {}
+        refused: list[Refused] = []
         for kind in rows.KINDS:
-            written[kind.name] = await self._kind(kind, limit)
+            written[kind.name] = await self._kind(kind, limit, refused)
+        if refused:
+            raise refused[0]
         return written
 
-    async def _kind(self, kind: rows.Kind, limit: int) -> int:
+    async def _kind(self, kind: rows.Kind, limit: int, refused: list[Refused]) -> int:
         async with self._ledger.reading() as connection:
             changed = await kind.changed(connection, limit)
+        before = len(refused)
         for row in changed:
-            await self._write(kind, row)
-        return len(changed)
+            try:
+                await self._write(kind, row)
+            except Refused as error:
+                if error.status not in OF_ONE_ROW:
+                    raise
+                log.error("mirror.refused", extra={"kind": kind.name, "row": str(row.id), "error": str(error)})
+                refused.append(error)
+        return len(changed) - (len(refused) - before)
 
     async def _write(self, kind: rows.Kind, row: Row) -> None:
         """Write one row. The page's id is kept, and looked up by our key where an answer was lost."""

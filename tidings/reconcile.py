@@ -158,6 +158,8 @@ async def send_late(ledger: Ledger, runs: Runs, now: datetime) -> int:
         # One attempt in 20 s at most, whoever asks.
         key = f"late:{slot.template}:{int(now.timestamp() // 20)}"
         run_id, _ = await runs.start_send(slot, at=now, key=key)
+        async with ledger.transaction() as connection:
+            await mails.name_late_run(connection, slot, run_id)
         log.warning("mails.late", extra={"template": slot.template, "due": slot.at.isoformat(), "run": str(run_id)})
     return len(slots)
 

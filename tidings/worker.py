@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -242,7 +243,7 @@ def serve(settings: Settings) -> None:
     dsn = settings.async_database_url.replace("postgresql+asyncpg://", "postgresql://", 1)
     asyncio.run(_serve(WarmProcessWorker(
         wake=Wake(dsn), work_pool_name=settings.work_pool, limit=settings.worker_concurrency,
-        create_pool_if_not_found=False,
+        create_pool_if_not_found=False, name=f"tidings {socket.gethostname()} {os.getpid()}",
     )))  # fmt: skip
 
 

@@ -94,7 +94,7 @@ async def test_a_visitor_who_leaves__gets_no_further_mail(
     assert [m["state"] for m in messages] == ["delivered", *["skipped"] * 6]
     assert {m["reason"] for m in messages[1:]} == {"the contact unsubscribed"}
     [second] = await live.prefect.runs_of([messages[1]])
-    assert (await live.prefect.run_now(second["id"]))["state_type"] == "COMPLETED"
+    assert (await live.run_now(second["id"]))["state_type"] == "COMPLETED"
     assert len(await live.sandbox.inbox(email)) == 1
 
 

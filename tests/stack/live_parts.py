@@ -230,14 +230,6 @@ class PrefectView:
         """A run from the dashboard, once it is over."""
         return await self.ended(await self.start(deployment))
 
-    async def run_now(self, run_id: str) -> Json:
-        """What the dashboard's "Run now" does to a run that is scheduled for later."""
-        now = datetime.now(UTC).isoformat()
-        state = {"type": "SCHEDULED", "name": "Scheduled", "state_details": {"scheduled_time": now}}
-        answer = await self.post(f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
-        assert answer["status"] == "ACCEPT", answer
-        return await self.ended(run_id)
-
     async def cancel(self, run_id: str) -> None:
         """What the dashboard's "Cancel" does."""
         answer = await self.post(
@@ -289,6 +281,15 @@ class Live:
         found: Json = answer.json()
         assert found["flow_run_id"], found
         return found
+
+    async def run_now(self, run_id: str) -> Json:
+        """What the dashboard's "Run now" does to a run that is scheduled for later; returns it when it is over."""
+        state = {"scheduled_time": datetime.now(UTC).isoformat()}
+        body = {"state": {"type": "SCHEDULED", "name": "Scheduled", "state_details": state}, "force": True}
+        answer = await self.prefect.post(f"/flow_runs/{run_id}/set_state", body)
+        assert answer["status"] == "ACCEPT", answer
+        await self.ledger.rows("SELECT pg_notify('tidings_run', '')")  # rather than wait for the worker's next poll
+        return await self.prefect.ended(run_id)
 
     async def leave(self, enrolment_id: str) -> None:
         """What a mail program does when its unsubscribe button is pressed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from live_notion import BODY, SUBJECT, TEMPLATES, NotionDesk
-from live_parts import Json, Live, address
+from live_parts import Json, Live, address, in_time
 from live_sequences import noshow, signup, template_of
 
 pytestmark = pytest.mark.stack
@@ -17,7 +17,7 @@ async def refused(live: Live, path: str, body: Json) -> tuple[str, Json]:
     answer = await live.accepted(path, body)
     run = await live.prefect.ended(answer["flow_run_id"])
     assert run["state_type"] == "FAILED"
-    event = await live.event_is(answer["event_id"], "failed")
+    event = await live.event_is(answer["event_id"], "failed", within=in_time(15))
     assert await live.ledger.messages(body["email"]) == []
     assert await live.sandbox.inbox(body["email"]) == []
     message: str = run["state"]["message"]
@@ -77,9 +77,6 @@ async def test_one_empty_body__stops_the_sequence_before_its_first_mail(live: Li
     for part in ("noshow_recovery_email_3", BODY, DATABASE, "Fill it in in Notion, then replay"):
         assert part in message
 
-    await notion.put_back()
-    await replayed(live, email, 3)
-
 
 async def test_a_duplicated_name__is_refused(live: Live, notion: NotionDesk) -> None:
     email = address("twice")
@@ -89,9 +86,6 @@ async def test_a_duplicated_name__is_refused(live: Live, notion: NotionDesk) -> 
 
     for part in ("noshow_recovery_email_2", "2 times", DATABASE, "Rename or delete all but one, then replay"):
         assert part in message
-
-    await notion.put_back()
-    await replayed(live, email, 3)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +107,6 @@ async def test_an_unrenderable_template__is_refused(
 
     for words in ("noshow_recovery_email_3", f"({part})", told, "Mend it in Notion, then replay"):
         assert words in message
-
-    await notion.put_back()
-    await replayed(live, email, 3)
 
 
 async def test_a_missing_property__is_named_with_the_cure(live: Live, notion: NotionDesk) -> None:

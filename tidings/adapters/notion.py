@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
-from urllib.parse import unquote
 
 import httpx
 from notion_client import AsyncClient
@@ -76,6 +75,7 @@ class Notion:
             notion_version=API_VERSION,
             timeout_ms=int(timeout * 1000),
             retry=False,
+            log_level=logging.CRITICAL,
             logger=_sdk_log(),
             client=self._http,
         )
@@ -264,7 +264,7 @@ class Notion:
             answer = await _call(
                 self._client.pages.properties.retrieve,
                 page_id=row["id"],
-                property_id=unquote(value["id"]),
+                property_id=value["id"],  # as returned, percent-encoded: some ids hold ? or / (apis.md 1.2)
                 page_size=100,
                 **cursor,
             )
@@ -317,9 +317,7 @@ def rich_text(words: str) -> list[dict[str, Any]]:
 
 def _sdk_log() -> logging.Logger:
     """The SDK tells of every error on its own; here each is raised, and told by whoever handles it."""
-    logger = logging.getLogger("tidings.notion.sdk")
-    logger.setLevel(logging.CRITICAL)
-    return logger
+    return logging.getLogger("tidings.notion.sdk")
 
 
 async def _call(method: Callable[..., Awaitable[Any]], **arguments: Any) -> dict[str, Any]:

@@ -159,10 +159,11 @@ def understand(svix_id: str, raw: bytes, now: datetime) -> Report:
     given = event.get("data")
     data: dict[str, Any] = given if isinstance(given, dict) else {}
     state = OUTCOMES.get(event["type"])
+    provider_id = data.get("email_id")
     return Report(
         id=svix_id,
         type=event["type"],
-        provider_id=data.get("email_id"),
+        provider_id=provider_id if isinstance(provider_id, str) else None,
         state=None if _is_transient(event["type"], data) else state,
         at=_moment(event.get("created_at"), now),
         reason=_reason(data),
@@ -189,7 +190,7 @@ def _reason(data: Mapping[str, Any]) -> str | None:
         part = data.get(name)
         if isinstance(part, dict):
             said = [str(part[k]) for k in ("type", "subType", "reason", "message") if part.get(k)]
-            return f"Resend: {', '.join(said)}"
+            return f"Resend: {', '.join(said)}".replace("\x00", "")  # which PostgreSQL cannot hold
     return None
 
 

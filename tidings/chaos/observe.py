@@ -32,7 +32,7 @@ SELECT (SELECT min(received_at) FROM event WHERE state IN ('accepted', 'dispatch
        (SELECT count(*) FROM message WHERE state IN ('sent', 'delivered')) AS out,
        (SELECT count(*) FROM claim c WHERE settled_at IS NULL
           AND EXISTS (SELECT 1 FROM message m WHERE m.claim_id = c.id AND m.state = 'sending')) AS claims,
-       (SELECT max(slot_at) FROM message WHERE state IN ('scheduled', 'sending')) AS last
+       (SELECT min(slot_at) FROM message WHERE state = 'scheduled' AND slot_at > now()) AS next
 """
 _MESSAGES = """
 SELECT m.id, c.email, m.template, m.state, m.reason, m.provider_id, m.payload
@@ -58,11 +58,17 @@ class Backlog:
     sending: int
     out: int
     claims: int
-    last_due: float | None
+    #: When the next mail is due that is not due yet.
+    next_due: float | None
 
     @property
     def quiet(self) -> bool:
         return not (self.events or self.scheduled or self.sending or self.claims)
+
+    @property
+    def stands(self) -> str:
+        """Changes whenever something has been done."""
+        return f"{self.events} {self.scheduled} {self.sending} {self.out}"
 
     def __str__(self) -> str:
         return (
@@ -89,9 +95,9 @@ class LedgerSide:
         (row,) = await self._fetch(_WATERMARK)
         at = time.time()
         oldest = min([m.timestamp() for m in (row["event"], row["mail"]) if m] or [at])
-        last = row["last"].timestamp() if row["last"] else None
+        soonest = row["next"].timestamp() if row["next"] else None
         names = ("events", "scheduled", "overdue", "sending", "out", "claims")
-        return Backlog(at=at, since=oldest, last_due=last, **{name: row[name] for name in names})
+        return Backlog(at=at, since=oldest, next_due=soonest, **{name: row[name] for name in names})
 
     async def in_flight(self) -> list[UUID]:
         """The Prefect runs that have handed mails to Resend and wait for the answer."""

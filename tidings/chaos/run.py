@@ -28,6 +28,8 @@ from tidings.local.stack import Stack
 LOOK_SECONDS = 1.0
 #: A webhook is answered within this, or posted again.
 ANSWER_SECONDS = 15.0
+#: After this long the run ends even if things still move.
+LONGEST_WAIT = 1800.0
 #: Everything must have been done at this many looks in a row.
 QUIET_LOOKS = 3
 
@@ -204,16 +206,18 @@ class Chaos:
         return f"{len(self.load.accepted)} webhooks accepted, {self.load.open} waiting for a 2xx"
 
     async def _quiet(self) -> bool:
-        """Whether everything gets done in time."""
+        """Whether everything gets done: for as long as something moves, or is not due yet, it is waited for."""
         patience = self.scenario.size.patience
         await self.load.finish(patience)
-        in_a_row, deadline = 0, time.time() + patience
+        in_a_row, stood, moved, end = 0, "", time.time(), time.time() + LONGEST_WAIT
         while in_a_row < QUIET_LOOKS:
             await asyncio.sleep(LOOK_SECONDS)
+            stands, now = self.looks[-1].stands if self.looks else "", time.time()
             # While mails are still to become due, nobody is late.
-            if self.looks and (last := self.looks[-1].last_due) is not None:
-                deadline = max(deadline, last + patience)
-            if time.time() > deadline:
+            waits = (self.looks[-1].next_due or 0.0) > now if self.looks else False
+            if stands != stood or waits:
+                stood, moved = stands, now
+            if now > min(moved + patience, end):
                 return False
             in_a_row = in_a_row + 1 if await self._nothing_left() else 0
         return True

@@ -23,6 +23,8 @@ SENT_ELSEWHERE = 0.03
 LONG_UNTIL = 0.6
 BURSTS = 3
 KINDS_A_BURST = 2
+#: Templates that are changed in each round.
+EDITS = 8
 
 
 class Target(StrEnum):
@@ -97,12 +99,12 @@ class Size:
     seconds: float
     testing_minute: float
     injections: int = 3
-    #: How long the end may take after the last mail was due.
-    patience: float = 240.0
+    #: For so long nothing may move at the end although something is left to do.
+    patience: float = 150.0
 
 
 FULL = Size(rounds=20, webhooks=2000, seconds=15.0, testing_minute=40.0)
-QUICK = Size(rounds=3, webhooks=150, seconds=8.0, testing_minute=4.0, patience=75.0)
+QUICK = Size(rounds=3, webhooks=150, seconds=8.0, testing_minute=4.0)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def make(seed: int, size: Size, campaigns: Campaigns, now: datetime) -> Scenario
                 Injection(dice.uniform(0.0, 0.4) * size.seconds, 0.5 * size.seconds, next(faults))
                 for _ in range(size.injections)
             ),
-            edits=tuple(dice.sample(templates, k=min(4, len(templates)))),
+            edits=tuple(dice.sample(templates, k=min(EDITS, len(templates)))),
         )
         for n in range(size.rounds)
     )

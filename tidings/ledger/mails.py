@@ -200,7 +200,9 @@ async def take_over(
     ).one_or_none()
     if row is None:
         return None
-    return Claim(row.id, await _claimed(connection, row.id, handed_over=row.first_sent_at is not None), row.first_sent_at)
+    return Claim(
+        row.id, await _claimed(connection, row.id, handed_over=row.first_sent_at is not None), row.first_sent_at
+    )
 
 
 async def claim_due(
@@ -478,6 +480,21 @@ async def orphans(connection: AsyncConnection, *, due_before: datetime) -> list[
         .group_by(message.c.campaign, message.c.sequence, message.c.template)
     )
     return [Slot(row.campaign, row.sequence, row.template, row.slot_at) for row in rows]
+
+
+async def name_late_run(connection: AsyncConnection, slot: Slot, flow_run_id: UUID) -> None:
+    """Tie orphans to the run that is to send them, so that no further one is started while it waits for a worker."""
+    await connection.execute(
+        update(message)
+        .where(
+            message.c.campaign == slot.campaign,
+            message.c.template == slot.template,
+            message.c.slot_at <= slot.at,
+            message.c.state == MessageState.SCHEDULED,
+            message.c.flow_run_id.is_(None),
+        )
+        .values(flow_run_id=flow_run_id)
+    )
 
 
 async def abandoned(connection: AsyncConnection) -> list[str]:

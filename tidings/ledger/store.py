@@ -64,8 +64,16 @@ class unavailable_is_ours:  # noqa: N801  (reads as a phrase at its `with`)
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and _is_unmigrated(error):
+            raise LedgerUnavailable(f"the ledger lacks a table or column; run: tidings migrate ({_first_line(error)})")
         if error is not None and _is_unavailable(error):
             raise LedgerUnavailable(f"PostgreSQL did not take it: {_first_line(error)}. Try again later.") from error
+
+
+def _is_unmigrated(error: BaseException) -> bool:
+    """A table that the code knows and the database does not (SQLSTATE 42P01 and 42703)."""
+    code = str(getattr(getattr(error, "orig", error), "sqlstate", "") or "")
+    return code in {"42P01", "42703"}
 
 
 def _is_unavailable(error: BaseException) -> bool:

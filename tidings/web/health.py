@@ -47,7 +47,13 @@ class Readiness:
         try:
             return await _within(check.prove(self._parts, utc_now()))
         except RetryLater as error:
-            return self._known.get(check.name, (0.0, f"not proven yet: {error}"))[1]
+            if check.name in self._known:
+                return self._known[check.name][1]
+            await asyncio.sleep(min(error.retry_after, CHECK_SECONDS))
+        try:
+            return await _within(check.prove(self._parts, utc_now()))
+        except RetryLater as error:
+            return f"not proven yet: {error}"
 
 
 async def _within(call: Awaitable[str | None]) -> str | None:

@@ -1,0 +1,148 @@
+"""The arrows of design.md 3: who may import whom, held by reading the sources."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tidings.settings import ROOT
+
+CODE = ("tidings", "flows", "tasks", "campaigns", "server.py")
+USE_CASES = ("accept", "enrol", "deliver", "outcome", "replay", "reconcile", "mirror", "operate", "gather")
+PURE = ("segment", "schedule", "render", "model", "errors", "campaign", "unsubscribe", "notion_schema", "ports")
+ABOVE = {"server", "flows", "campaigns", "tasks"}
+OUTSIDE = {"httpx", "notion_client", "resend", "prefect", "fastapi", "starlette"}
+#: The parts of the product that only its entrances may know.
+WIRED = ("tidings.adapters", "tidings.web", "tidings.wiring")
+MAY_IMPORT_FLOWS = {"tidings/adapters/deploy.py", "tidings/warm.py"}
+MAY_IMPORT_PREFECT = {
+    "tidings/adapters/prefect.py",
+    "tidings/adapters/deploy.py",
+    "tidings/adapters/blocks.py",
+    "tidings/adapters/pace.py",
+    "tidings/worker.py",
+    "tidings/warm.py",
+}
+
+
+def sources(*places: str) -> list[str]:
+    """Python files, as paths from the checkout."""
+    found: list[Path] = []
+    for place in places:
+        path = ROOT / place
+        found += [path] if path.is_file() else sorted(path.rglob("*.py"))
+    assert found, f"nothing in {places}"
+    return [str(path.relative_to(ROOT)) for path in found]
+
+
+@cache
+def tree(file: str) -> ast.Module:
+    return ast.parse((ROOT / file).read_text(encoding="utf-8"))
+
+
+def modules_of(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        yield node.module
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def imports(file: str) -> frozenset[str]:
+    """Every module that a file imports, wherever in the file."""
+    return frozenset(module for node in ast.walk(tree(file)) for module in modules_of(node))
+
+
+def roots(file: str) -> set[str]:
+    return {module.partition(".")[0] for module in imports(file)}
+
+
+def breaking(files: list[str], forbidden: Collection[str], *, inside: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """Files that import what they must not: packages by their root, or modules of ours by how they begin."""
+    found = {
+        file: sorted({m for m in imports(file) if m.partition(".")[0] in forbidden or (inside and m.startswith(inside))})
+        for file in files
+    }
+    return {file: modules for file, modules in found.items() if modules}
+
+
+def test_the_product__imports_none_of_the_folders_above_it() -> None:
+    found = breaking(sources("tidings"), ABOVE)
+
+    assert set(found) <= MAY_IMPORT_FLOWS
+    assert all(m.startswith("flows") for modules in found.values() for m in modules)
+
+
+def test_fastapi__stays_at_the_web() -> None:
+    found = breaking(sources(*CODE), {"fastapi", "starlette"})
+
+    assert [f for f in found if not f.startswith(("tidings/web/", "tidings/sandbox/"))] == []
+
+
+def test_prefect__stays_in_its_places() -> None:
+    found = breaking(sources(*CODE), {"prefect"})
+
+    assert {f for f in found if not f.startswith(("flows/", "tasks/"))} == MAY_IMPORT_PREFECT
+
+
+def test_the_ledger__knows_nothing_of_the_outside() -> None:
+    assert breaking(sources("tidings/ledger"), OUTSIDE, inside=WIRED) == {}
+
+
+def test_a_use_case__is_given_its_adapters() -> None:
+    assert breaking([f"tidings/{name}.py" for name in USE_CASES], OUTSIDE, inside=WIRED) == {}
+
+
+def test_what_is_pure__touches_neither_ledger_nor_the_outside() -> None:
+    files = [f"tidings/{name}.py" for name in PURE]
+
+    assert breaking(files, OUTSIDE | {"sqlalchemy", "asyncpg", "asyncio"}, inside=(*WIRED, "tidings.ledger")) == {}
+
+
+@pytest.mark.parametrize("service", ["notion_client", "resend"])
+def test_an_sdk__is_known_to_its_adapter_alone(service: str) -> None:
+    adapter = f"tidings/adapters/{service.removesuffix('_client')}.py"
+
+    assert set(breaking(sources(*CODE), {service})) == {adapter}
+
+
+def handlers() -> Iterator[tuple[str, ast.ExceptHandler, set[str]]]:
+    for file in sources(*CODE):
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.ExceptHandler):
+                names = ast.unparse(node.type).strip("()").split(",") if node.type else [""]
+                yield f"{file}:{node.lineno}", node, {name.strip() for name in names}
+
+
+def test_f12_no_exception__is_caught_whatever_it_is() -> None:
+    """`except Exception` that goes on is how the old system stayed green."""
+    assert [where for where, _, names in handlers() if names & {"", "Exception"}] == []
+
+
+def test_f12_whatever_is_caught_as_base_exception__is_handed_on() -> None:
+    found = [(where, ast.unparse(ast.Module(node.body, []))) for where, node, names in handlers() if "BaseException" in names]
+
+    assert [where for where, body in found if "raise" not in body and "_fail(" not in body] == []
+
+
+def test_f12_nothing__suppresses_every_exception() -> None:
+    calls = [
+        (file, ast.unparse(item.context_expr))
+        for file in sources(*CODE)
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.With | ast.AsyncWith)
+        for item in node.items
+    ]
+
+    assert [c for c in calls if c[1] in {"suppress(Exception)", "suppress(BaseException)"}] == []
+
+
+def test_f9_no_naive_clock__is_read() -> None:
+    naive = {"datetime.utcnow", "datetime.now()", "datetime.today()", "datetime.utcfromtimestamp"}
+
+    assert [f for f in sources(*CODE) if any(word in (ROOT / f).read_text(encoding="utf-8") for word in naive)] == []
