@@ -15,6 +15,12 @@ COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-has
 # brings (23.2.1) past prefect's "sqlalchemy[asyncio]", for which it refuses the lock's "sqlalchemy==".
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r
 
+# `tidings`, the word that messages and pages use, for whoever has .venv/bin in the path.
+define SHIM
+printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/.venv/bin/python" -m tidings "$$@"\n' "$(CURDIR)" "$(CURDIR)" \
+	> $(BIN)/tidings && chmod +x $(BIN)/tidings
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up test lint format types check lock lock-check clean clean-data
 
@@ -71,8 +77,10 @@ $(LOCKED): | $(BIN)/pip
 	@echo "Installing requirements.txt into .venv …"
 	@$(INSTALL) requirements.txt
 	@rm -f .venv/.installed-[0-9]* && touch $@
+	@$(SHIM)
 
 $(LOCKED_DEV): | $(BIN)/pip
 	@echo "Installing requirements-dev.txt into .venv …"
 	@$(INSTALL) requirements-dev.txt
 	@rm -f .venv/.installed-dev-* $(LOCKED) && touch $@ $(LOCKED)
+	@$(SHIM)

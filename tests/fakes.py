@@ -62,9 +62,6 @@ class FakeRuns:
         return run.id
 
     async def open_handler(self, deployment: str, dispatch_id: UUID, at: datetime) -> UUID:
-        return self._once(FakeRun(uuid4(), f"dispatch:{dispatch_id}", deployment, at=at)).id
-
-    async def open_handler(self, deployment: str, dispatch_id: UUID, at: datetime) -> UUID:
         return self._once(FakeRun(uuid4(), f"dispatch:{dispatch_id}", deployment, gathers=True, at=at)).id
 
     async def start_mirror(self, now: datetime) -> UUID:

@@ -65,7 +65,9 @@ def roots(file: str) -> set[str]:
 def breaking(files: list[str], forbidden: Collection[str], *, inside: tuple[str, ...] = ()) -> dict[str, list[str]]:
     """Files that import what they must not: packages by their root, or modules of ours by how they begin."""
     found = {
-        file: sorted({m for m in imports(file) if m.partition(".")[0] in forbidden or (inside and m.startswith(inside))})
+        file: sorted(
+            {m for m in imports(file) if m.partition(".")[0] in forbidden or (inside and m.startswith(inside))}
+        )
         for file in files
     }
     return {file: modules for file, modules in found.items() if modules}
@@ -125,7 +127,9 @@ def test_f12_no_exception__is_caught_whatever_it_is() -> None:
 
 
 def test_f12_whatever_is_caught_as_base_exception__is_handed_on() -> None:
-    found = [(where, ast.unparse(ast.Module(node.body, []))) for where, node, names in handlers() if "BaseException" in names]
+    found = [
+        (where, ast.unparse(ast.Module(node.body, []))) for where, node, names in handlers() if "BaseException" in names
+    ]
 
     assert [where for where, body in found if "raise" not in body and "_fail(" not in body] == []
 

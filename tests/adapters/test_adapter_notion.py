@@ -11,7 +11,7 @@ from notion_client.errors import APIErrorCode, APIResponseError, HTTPResponseErr
 from sandbox_process import Sandbox
 from worlds import RICH, add_template, make_templates
 
-from tidings.adapters.notion import BODY, SUBJECT, TITLE, Notion, NotFound, PropertyMissing, classify, rich_text
+from tidings.adapters.notion import BODY, SUBJECT, TITLE, NotFound, Notion, PropertyMissing, classify, rich_text
 from tidings.errors import (
     ConfigError,
     OutcomeUnknown,
@@ -29,7 +29,7 @@ SETTING = "NOTION_TEMPLATES_DB_ID"
 NOBODY = "11111111-1111-4111-8111-111111111111"
 
 
-# -- F16: long texts ---------------------------------------------------------------------------------------------------------
+# -- F16: long texts -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("truncate_at", [25, 0])
@@ -87,7 +87,7 @@ async def test_f16_the_rest_of_a_long_body__is_asked_for_under_the_propertys_id_
     assert {path.partition(b"?")[0].decode() for path in asked} == {f"/v1/pages/{NOBODY}/properties/{property_id}"}
 
 
-# -- templates -------------------------------------------------------------------------------------------------------------
+# -- templates -----------------------------------------------------------------------------------------------
 
 
 async def test_templates__are_found_by_name(notion: Notion, box: Sandbox) -> None:
@@ -95,7 +95,10 @@ async def test_templates__are_found_by_name(notion: Notion, box: Sandbox) -> Non
 
     found = await notion.templates(database, ["t_2", "t_0"])
 
-    assert {name: (t.subject, t.body) for name, t in found.items()} == {"t_2": ("S2", "<p>2</p>"), "t_0": ("S0", "<p>0</p>")}
+    assert {name: (t.subject, t.body) for name, t in found.items()} == {
+        "t_2": ("S2", "<p>2</p>"),
+        "t_0": ("S0", "<p>0</p>"),
+    }
 
 
 async def test_more_templates_than_one_query_takes__are_found(notion: Notion, box: Sandbox) -> None:
@@ -112,7 +115,9 @@ async def test_more_templates_than_one_query_takes__are_found(notion: Notion, bo
 async def test_f3_a_name_that_is_only_alike__is_missing(notion: Notion, box: Sandbox, there: str) -> None:
     database = await make_templates(notion, box, {there: ("S", "b")})
 
-    with pytest.raises(TemplateMissing, match=r"'5-Day E1' is missing in the templates database \(NOTION_TEMPLATES_DB_ID\)"):
+    with pytest.raises(
+        TemplateMissing, match=r"'5-Day E1' is missing in the templates database \(NOTION_TEMPLATES_DB_ID\)"
+    ):
         await notion.templates(database, ["5-Day E1"])
 
 
@@ -156,7 +161,9 @@ async def test_f10_a_missing_property__is_told_with_database_and_cure(notion: No
     database = await make_templates(notion, box, {}, {TITLE: {"title": {}}, SUBJECT: RICH})
     await notion.create_row(SETTING, database, {TITLE: {"title": rich_text("a")}})
 
-    with pytest.raises(PropertyMissing, match=r"NOTION_TEMPLATES_DB_ID has no property 'Email Body HTML'.*tidings notion init"):
+    with pytest.raises(
+        PropertyMissing, match=r"NOTION_TEMPLATES_DB_ID has no property 'Email Body HTML'.*tidings notion init"
+    ):
         await notion.property_name(SETTING, database, BODY)
 
 
@@ -178,7 +185,7 @@ async def test_a_template_in_the_trash__is_missing(notion: Notion, box: Sandbox)
         await notion.templates(database, ["a"])
 
 
-# -- databases -------------------------------------------------------------------------------------------------------------
+# -- databases -----------------------------------------------------------------------------------------------
 
 
 async def test_a_data_sources_id__works_as_well_as_a_databases(notion: Notion, box: Sandbox) -> None:
@@ -260,7 +267,7 @@ async def test_an_id_that_is_no_id__is_refused(notion: Notion) -> None:
         await notion.templates("../users", ["a"])
 
 
-# -- classification: apis.md 1.3 and 1.4 ---------------------------------------------------------------------------------------
+# -- classification: apis.md 1.3 and 1.4 ---------------------------------------------------------------------
 
 CLASSES: list[tuple[int, str, type[ServiceError]]] = [
     (400, "invalid_json", Refused),
@@ -294,7 +301,14 @@ def test_every_error__is_classified_once(status: int, code: str, kind: type[Serv
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(502, OutcomeUnknown), (529, RetryLater), (429, RetryLater), (413, Refused), (301, OutcomeUnknown), (408, OutcomeUnknown)],
+    [
+        (502, OutcomeUnknown),
+        (529, RetryLater),
+        (429, RetryLater),
+        (413, Refused),
+        (301, OutcomeUnknown),
+        (408, OutcomeUnknown),
+    ],
 )
 def test_errors_unknown_to_the_sdk__are_classified_by_status(status: int, kind: type[ServiceError]) -> None:
     error: HTTPResponseError = UnknownHTTPResponseError(

@@ -45,7 +45,7 @@ def mail(to: str | None = None, **given: Any) -> dict[str, Any]:
     return {**values, **given}
 
 
-# -- classification: every row of apis.md 2.3 ----------------------------------------------------------------------------
+# -- classification: every row of apis.md 2.3 ----------------------------------------------------------------
 
 ROWS: list[tuple[int, str, str, type[ServiceError]]] = [
     (400, "invalid_idempotency_key", "The key must be between 1-256 chars.", Refused),
@@ -115,9 +115,7 @@ def test_every_error__is_classified_once(status: int, name: str, message: str, k
         (429, "daily_quota_exceeded", {"retry-after": "40000"}, 40000.0),
     ],
 )
-def test_how_long_to_wait__is_what_resend_says(
-    status: int, name: str, headers: dict[str, str], seconds: float
-) -> None:
+def test_how_long_to_wait__is_what_resend_says(status: int, name: str, headers: dict[str, str], seconds: float) -> None:
     error = classify(sdk_error(status, name, "later", headers))
 
     assert isinstance(error, RetryLater)
@@ -164,7 +162,7 @@ async def test_an_empty_answer__may_have_done_it() -> None:
         await _call(nothing())
 
 
-# -- on the wire -----------------------------------------------------------------------------------------------------------
+# -- on the wire ---------------------------------------------------------------------------------------------
 
 
 async def test_one_mail__is_one_call_with_its_key(resend: Resend, box: Sandbox) -> None:
@@ -248,7 +246,7 @@ async def test_the_sdk__is_pointed_at_the_sandbox(resend: Resend, box: Sandbox) 
     assert sdk.api_url == f"{box.url}/resend"
 
 
-# -- webhooks ----------------------------------------------------------------------------------------------------------------
+# -- webhooks ------------------------------------------------------------------------------------------------
 
 
 def signed(body: bytes, at: datetime | None = None, secret: str = SECRET) -> dict[str, str]:
@@ -291,7 +289,9 @@ def test_a_forged_or_old_body__is_refused_with_the_setting(headers: dict[str, st
 
 
 def event(kind: str, **data: Any) -> bytes:
-    return json.dumps({"type": kind, "created_at": "2026-12-01T14:59:00.000Z", "data": {"email_id": "e1", **data}}).encode()
+    return json.dumps(
+        {"type": kind, "created_at": "2026-12-01T14:59:00.000Z", "data": {"email_id": "e1", **data}}
+    ).encode()
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,9 @@ def test_tags_of_others__name_no_message(tags: Any) -> None:
 def test_a_reason__is_in_resends_words() -> None:
     bounce = {"type": "Permanent", "subType": "General", "message": "No such\x00 box"}
 
-    assert understand("x", event("email.bounced", bounce=bounce), NOW).reason == "Resend: Permanent, General, No such box"
+    assert (
+        understand("x", event("email.bounced", bounce=bounce), NOW).reason == "Resend: Permanent, General, No such box"
+    )
 
 
 @pytest.mark.parametrize(
@@ -354,7 +356,7 @@ def test_a_time__is_read_in_both_of_resends_forms(written: Any, at: datetime) ->
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b'{"data": {}}', b'{"type": 5}', b"\xff"])
 def test_a_body_that_is_no_event__is_a_value_error(raw: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         understand("x", raw, NOW)
 
 

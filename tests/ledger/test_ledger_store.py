@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from tidings.errors import LedgerUnavailable
 from tidings.ledger import Ledger
@@ -33,7 +33,7 @@ async def own(postgres: str) -> AsyncIterator[Ledger]:
 async def test_a_server_that_is_not_there__is_unavailable() -> None:
     nowhere = Ledger("postgresql+asyncpg://postgres:x@127.0.0.1:1/tidings")
 
-    with pytest.raises(LedgerUnavailable, match="PostgreSQL did not take it: .* Try again later"):
+    with pytest.raises(LedgerUnavailable, match=r"PostgreSQL did not take it: .* Try again later"):
         await nowhere.ping()
     await nowhere.close()
 
@@ -97,7 +97,9 @@ def test_any_other_state__passes_as_it_is(state: str) -> None:
         raise error
 
 
-@pytest.mark.parametrize("error", [ConnectionResetError(), TimeoutError(), OSError("no route"), asyncpg.InterfaceError("closed")])
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(), TimeoutError(), OSError("no route"), asyncpg.InterfaceError("closed")]
+)
 def test_a_broken_line__is_unavailable(error: Exception) -> None:
     with pytest.raises(LedgerUnavailable) as told, unavailable_is_ours():
         raise error
@@ -116,7 +118,7 @@ def test_what_is_no_matter_of_the_ledger__passes(error: BaseException) -> None:
     [
         ("INSERT INTO memo VALUES ('k', 'v', now()), ('k', 'v', now())", IntegrityError),
         ("SELECT * FROM nowhere", ProgrammingError),
-        ("SELECT '{'::json", DataError),
+        ("SELECT '{'::json", DBAPIError),
     ],
 )
 async def test_a_mistake_of_ours__is_not_called_unavailable(

@@ -43,6 +43,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Liv
 @pytest_asyncio.fixture(loop_scope="session")
 async def live(running: Live) -> AsyncIterator[Live]:
     """The stack as every test finds it: all parts up, no faults, nothing changed at the providers."""
+    await running.ledger.forget_burst()
     yield running
     await running.sandbox.mend()
     for name in running.stack.names:

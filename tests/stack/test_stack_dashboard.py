@@ -117,9 +117,7 @@ async def test_artifacts__count_what_was_sent_skipped_and_failed(live: Live, rea
     assert (await live.ledger.states(refused))[0] == "failed"
     assert "example.com" in (await live.ledger.messages(refused))[0]["reason"]
 
-    found = await live.prefect.artifacts([run["id"]])
-    print(run, ended, found)
-    [told] = found
+    [told] = await live.prefect.artifacts([run["id"]])
     assert told["key"] == "sent-noshow-recovery-email-1"
     assert "| sent |  | 1 |" in told["data"]
     assert re.search(r"\| failed \| Resend: 422.*example\.com.* \| 1 \|", told["data"])

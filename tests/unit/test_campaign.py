@@ -14,7 +14,7 @@ from tidings.campaign import Campaign, Campaigns, Sequence, Step, load_campaigns
 from tidings.errors import CampaignError
 from tidings.settings import ROOT
 
-SECOND = '''
+SECOND = """
 from datetime import timedelta
 from tidings.campaign import Campaign, Sequence, Step, Webhook
 from .bodies import Hello
@@ -22,10 +22,10 @@ from .bodies import Hello
 CAMPAIGN = Campaign(
     name="{name}",
     title="A second campaign",
-    sequences=(Sequence("welcome", "Welcome", (Step("{template}", timedelta(0)), Step("{name}_2", timedelta(days=1)))),),
-    webhooks=(Webhook("{name}-hello", "{name}-handler", "Hello", "welcome", Hello, {{"one": {{"email": "a@b.co"}}}}, "x"),),
+    sequences=(Sequence("welcome", "Welcome", (Step("{template}", timedelta(0)), Step("{name}_2", timedelta(1)))),),
+    webhooks=(Webhook("{name}-hello", "{name}-handler", "Hello", "welcome", Hello, {{}}, "A webhook"),),
 )
-'''
+"""
 BODIES = """
 from pydantic import EmailStr
 from tidings.campaign import Payload
@@ -45,7 +45,9 @@ def write_campaign(folder: Path, name: str, template: str | None = None) -> Path
     template = template or f"{name}_1"
     (place / "campaign.py").write_text(SECOND.format(name=name, template=template))
     (place / "bodies.py").write_text(BODIES)
-    (place / "copy" / f"{template}.html").write_text("Subject: Welcome {{ first_name }}\n\n<p>Hello</p>\n\n<p>Bye</p>\n")
+    (place / "copy" / f"{template}.html").write_text(
+        "Subject: Welcome {{ first_name }}\n\n<p>Hello</p>\n\n<p>Bye</p>\n"
+    )
     return place
 
 
@@ -54,7 +56,12 @@ def sequence(name: str = "one", *templates: str) -> Sequence:
 
 
 def campaign(**given: Any) -> Campaign:
-    values = {"name": "spring", "title": "Spring", "sequences": (sequence(),), "webhooks": (webhook("hello", "one", Hello),)}
+    values = {
+        "name": "spring",
+        "title": "Spring",
+        "sequences": (sequence(),),
+        "webhooks": (webhook("hello", "one", Hello),),
+    }
     return Campaign(**{**values, **given})
 
 
@@ -115,7 +122,9 @@ def test_a_second_campaign__is_loaded_from_a_folder_beside_the_first(tmp_path: P
     assert "autumn-hello" in [w.path for _, w in found.webhooks]
     assert found.of_template("autumn_2") is found["autumn"]
     assert found["autumn"].send_deployment == "autumn-send-email"
-    assert found["autumn"].webhook("autumn-hello").payload.model_validate({"email": "a@b.co"}).enrolment_key() == "a@b.co"
+    assert (
+        found["autumn"].webhook("autumn-hello").payload.model_validate({"email": "a@b.co"}).enrolment_key() == "a@b.co"
+    )
 
 
 def test_one_campaigns_own_folder__can_be_named(tmp_path: Path) -> None:

@@ -20,7 +20,11 @@ CAMPAIGNS = load_campaigns([Path(ROOT / "campaigns")])
 CHRISTMAS = CAMPAIGNS["christmas"]
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 FOOTER = {"sender": "BusOS", "postal_address": "1 Example Street", "unsubscribe_url": "https://t.test/unsubscribe/x"}
-FACTS = {"calendly_link": "https://calendly.com/x", "portal_url": "https://p.test", "pdf_download_link": "https://d.test"}
+FACTS = {
+    "calendly_link": "https://calendly.com/x",
+    "portal_url": "https://p.test",
+    "pdf_download_link": "https://d.test",
+}
 PATHS = [w.path for w in CHRISTMAS.webhooks]
 EXAMPLES = [(w.path, name) for w in CHRISTMAS.webhooks for name in w.examples]
 ONE = {"email": "ada@resend.dev"}
@@ -57,7 +61,7 @@ def refusals(path: str, **body: Any) -> list[str]:
     return [item["field"] for item in explain(told.value)]
 
 
-# -- bodies --------------------------------------------------------------------------------------------------------
+# -- bodies --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("path", "example"), EXAMPLES)
@@ -164,7 +168,7 @@ def test_f19_a_blank_field__is_unknown(path: str, blank: str | None) -> None:
     assert "business_name" not in known
 
 
-# -- signup ----------------------------------------------------------------------------------------------------------
+# -- signup --------------------------------------------------------------------------------------------------
 
 
 def test_f19_a_signup_with_nothing_but_an_address__makes_nothing_known() -> None:
@@ -262,7 +266,7 @@ def test_consent_that_was_not_given__is_no_consent() -> None:
     assert payload.ignored_because() is not None
 
 
-# -- what makes an enrolment the same ---------------------------------------------------------------------------------
+# -- what makes an enrolment the same ------------------------------------------------------------------------
 
 
 def test_enrolment_keys__are_the_business_keys() -> None:
@@ -287,7 +291,7 @@ def test_another_booking__is_another_enrolment() -> None:
     assert booking(uid="u2").enrolment_key() != booking().enrolment_key()
 
 
-# -- bookings -----------------------------------------------------------------------------------------------------------
+# -- bookings ------------------------------------------------------------------------------------------------
 
 
 def test_a_booking__is_told_in_the_attendees_own_time() -> None:
@@ -330,7 +334,7 @@ def test_a_new_booking_without_its_facts__names_what_is_missing() -> None:
     assert "BOOKING_CREATED needs payload.uid, payload.startTime, payload.attendees" in item["msg"]
 
 
-# -- what an explanation says ---------------------------------------------------------------------------------------------
+# -- what an explanation says --------------------------------------------------------------------------------
 
 
 def test_an_explanation__names_the_field_and_shows_nothing_of_the_sender() -> None:
@@ -343,7 +347,7 @@ def test_an_explanation__names_the_field_and_shows_nothing_of_the_sender() -> No
     assert all(item["msg"] and item["type"] for item in explained)
 
 
-# -- the starter copy ------------------------------------------------------------------------------------------------------
+# -- the starter copy ----------------------------------------------------------------------------------------
 
 CASES = [(s.name, t) for s in CHRISTMAS.sequences for t in s.templates]
 

@@ -21,7 +21,16 @@ from tidings.errors import (
     TidingsError,
 )
 
-SERVICE_ERRORS = [Refused, MessageRefused, KeyReused, RetryLater, QuotaExhausted, OutcomeUnknown, NotFound, PropertyMissing]
+SERVICE_ERRORS = [
+    Refused,
+    MessageRefused,
+    KeyReused,
+    RetryLater,
+    QuotaExhausted,
+    OutcomeUnknown,
+    NotFound,
+    PropertyMissing,
+]
 PLAIN_ERRORS = [
     kind
     for kind in vars(errors).values()

@@ -1,4 +1,4 @@
-"""Words as Notion's rich text and back: nothing is cut, no character split (F16), properties found by any case (F10)."""
+"""Words as Notion's rich text and back: nothing cut, no character split (F16), properties of any case (F10)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,11 @@ def test_f16_words_that_a_property_cannot_hold__are_refused_and_not_cut() -> Non
 
 
 def test_runs_of_one_sentence__are_joined() -> None:
-    row = {"properties": {"Body": {"type": "rich_text", "rich_text": [{"plain_text": "{{first"}, {"plain_text": "_name}}"}]}}}
+    row = {
+        "properties": {
+            "Body": {"type": "rich_text", "rich_text": [{"plain_text": "{{first"}, {"plain_text": "_name}}"}]}
+        }
+    }
 
     assert plain(row, "Body") == "{{first_name}}"
 

@@ -31,7 +31,7 @@ def body_of(mail: Mail) -> str:
     return mail.html.split('class="sheet"')[1].split(">", 1)[1].split('class="tidings-footer"')[0]
 
 
-# -- F11, F19: nothing unknown goes out, nothing is made up -------------------------------------------------------
+# -- F11, F19: nothing unknown goes out, nothing is made up --------------------------------------------------
 
 
 @pytest.mark.parametrize("use", [render, check])
@@ -95,7 +95,9 @@ def test_f11_a_placeholder_that_would_be_left__is_refused(left: str, part: str) 
         rendered(**{part: f"Hello {left}"})
 
 
-@pytest.mark.parametrize("source", ["{{ first_name", "{{ first_name }", "{{{first_name}}}", "{% if x %}", "{% else %}", "{{ }}"])
+@pytest.mark.parametrize(
+    "source", ["{{ first_name", "{{ first_name }", "{{{first_name}}}", "{% if x %}", "{% else %}", "{{ }}"]
+)
 def test_f11_half_a_placeholder__is_refused(source: str) -> None:
     with pytest.raises(TemplateBroken, match="spring_1"):
         rendered(f"<p>{source}</p>", first_name="Ada", x=1)
@@ -107,7 +109,7 @@ def test_f11_a_full_mail__has_no_braces_left() -> None:
     assert "{{" not in mail.subject + mail.html.split("</style>")[1] + mail.text
 
 
-# -- F17: values are words, never code ------------------------------------------------------------------------------
+# -- F17: values are words, never code -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("nasty", NASTY)
@@ -118,7 +120,9 @@ def test_f17_a_value__comes_out_literally_in_every_part(nasty: str) -> None:
     assert f"For {nasty}." in mail.text
 
 
-@pytest.mark.parametrize("nasty", ["<script>alert(1)</script>", "<img src=x onerror=y>", "</div></body>", "a < b & c", "&amp;"])
+@pytest.mark.parametrize(
+    "nasty", ["<script>alert(1)</script>", "<img src=x onerror=y>", "</div></body>", "a < b & c", "&amp;"]
+)
 def test_f17_a_value__is_escaped_in_html(nasty: str) -> None:
     html = body_of(rendered("<p>{{ business_name }}</p>", business_name=nasty))
 
@@ -153,7 +157,7 @@ def test_f17_line_breaks__never_reach_a_subject(breaker: str) -> None:
     assert one_line(f" a{breaker}b ") == "a b"
 
 
-# -- the engine is narrow --------------------------------------------------------------------------------------------
+# -- the engine is narrow ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -206,7 +210,7 @@ def test_variables_of__lists_what_subject_and_body_name() -> None:
     assert found == {"a", "b", "c", "d"}
 
 
-# -- F2: empty copy; size; footer --------------------------------------------------------------------------------------
+# -- F2: empty copy; size; footer ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("use", [render, check])
@@ -226,7 +230,7 @@ def test_f2_copy_that_says_nothing__is_refused(use: Any, subject: str, body: str
 def test_html_that_gmail_would_clip__is_refused(use: Any) -> None:
     more = {"footer": FOOTER} if use is render else {}
 
-    with pytest.raises(MailTooLarge, match="'spring_1' renders to 9[0-9] KB"):
+    with pytest.raises(MailTooLarge, match=r"'spring_1' renders to 9[0-9] KB"):
         use(template("<p>" + "é" * 48_000 + "</p>"), {}, **more)
 
 
@@ -243,7 +247,9 @@ def test_check__never_passes_what_render_refuses_for_its_size() -> None:
         check(styled, {})
 
 
-@pytest.mark.parametrize("body", ["<p>x</p>", "<html><body><p>x</p></body></html>", "<HTML><BODY><p>x</p></BODY></HTML>", "<html><p>x"])
+@pytest.mark.parametrize(
+    "body", ["<p>x</p>", "<html><body><p>x</p></body></html>", "<HTML><BODY><p>x</p></BODY></HTML>", "<html><p>x"]
+)
 def test_the_footer__is_in_every_mail_once(body: str) -> None:
     mail = rendered(body)
 
@@ -255,7 +261,10 @@ def test_the_footer__is_in_every_mail_once(body: str) -> None:
 
 
 def test_css__is_inlined() -> None:
-    assert "background" in rendered('<p><a class="button" href="https://x.test">Go</a></p>').html.split('class="button"')[1][:300]
+    assert (
+        "background"
+        in rendered('<p><a class="button" href="https://x.test">Go</a></p>').html.split('class="button"')[1][:300]
+    )
 
 
 def test_the_text_part__shows_links_in_full() -> None:

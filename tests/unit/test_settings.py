@@ -186,7 +186,9 @@ def test_secret_blocks__are_not_asked_when_nothing_is_missing(environ: pytest.Mo
 def test_a_block_that_does_not_exist_either__is_told_as_missing(environ: pytest.MonkeyPatch) -> None:
     environ.delenv("NOTION_TOKEN")
 
-    with pytest.raises(ConfigError, match="NOTION_TOKEN is missing; set NOTION_TOKEN or the Prefect Secret block 'notion-token'"):
+    with pytest.raises(
+        ConfigError, match="NOTION_TOKEN is missing; set NOTION_TOKEN or the Prefect Secret block 'notion-token'"
+    ):
         load_settings(lambda names: {})
 
 
@@ -245,7 +247,11 @@ def test_importing_the_server__reads_no_settings() -> None:
     bare = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
 
     done = subprocess.run(
-        [sys.executable, "-c", "import server; print(server.app.title)"], cwd=ROOT, env=bare, capture_output=True, text=True
+        [sys.executable, "-c", "import server; print(server.app.title)"],
+        cwd=ROOT,
+        env=bare,
+        capture_output=True,
+        text=True,
     )
 
     assert (done.returncode, done.stdout) == (0, "Tidings\n"), done.stderr

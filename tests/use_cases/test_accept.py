@@ -35,7 +35,7 @@ def again(arrival: Arrival) -> Arrival:
     return replace(arrival, id=uuid4(), received_at=now())
 
 
-# -- once ------------------------------------------------------------------------------------------------------------
+# -- once ----------------------------------------------------------------------------------------------------
 
 
 async def test_f14_a_webhook__is_in_the_ledger_when_it_is_answered(world: World) -> None:
@@ -57,7 +57,9 @@ async def test_f14_a_webhook__is_in_the_ledger_when_it_is_answered(world: World)
 def test_equal_bodies__are_one_event_whatever_the_order_of_their_fields() -> None:
     one = WEBHOOK.payload.model_validate_json('{"email":"a@b.co","first_name":"Ada","sent_at":"2026-12-01T10:00:00Z"}')
     two = WEBHOOK.payload.model_validate_json('{"sent_at":"2026-12-01T10:00:00Z","first_name":"Ada","email":"a@b.co"}')
-    other = WEBHOOK.payload.model_validate_json('{"email":"a@b.co","first_name":"Bob","sent_at":"2026-12-01T10:00:00Z"}')
+    other = WEBHOOK.payload.model_validate_json(
+        '{"email":"a@b.co","first_name":"Bob","sent_at":"2026-12-01T10:00:00Z"}'
+    )
 
     assert digest(one) == digest(two)
     assert digest(one) != digest(other)
@@ -141,7 +143,7 @@ async def test_groups_that_share_contacts_in_other_orders__do_not_lock_each_othe
     assert await count(world, "event") == 300
 
 
-# -- what is known of a contact -----------------------------------------------------------------------------------------
+# -- what is known of a contact ------------------------------------------------------------------------------
 
 
 async def test_an_unknown_value__never_overwrites_a_known_one(world: World) -> None:
@@ -174,7 +176,7 @@ async def test_without_consent__the_contact_is_stored_and_nothing_starts(world: 
     assert receipt.ignored_because == row.reason == "the contact gave no consent to be mailed"
 
 
-# -- a bad row, and a ledger that is away ----------------------------------------------------------------------------------
+# -- a bad row, and a ledger that is away --------------------------------------------------------------------
 
 
 async def test_one_poisonous_row__costs_the_others_nothing(world: World) -> None:
@@ -182,9 +184,7 @@ async def test_one_poisonous_row__costs_the_others_nothing(world: World) -> None
     poison = replace(world.arrival(), body="a\x00b")
     good = [world.arrival() for _ in range(4)]
 
-    results = await asyncio.gather(
-        *[server.take(a) for a in (*good[:2], poison, *good[2:])], return_exceptions=True
-    )
+    results = await asyncio.gather(*[server.take(a) for a in (*good[:2], poison, *good[2:])], return_exceptions=True)
 
     assert [isinstance(r, Receipt) for r in results] == [True, True, False, True, True]
     assert {e.id for e in await world.events()} == {a.id for a in good}
@@ -204,11 +204,20 @@ async def test_a_ledger_that_is_away__is_said_so_to_everyone_who_waits(postgres:
 def make_arrival() -> Arrival:
     payload = WEBHOOK.payload.model_validate({"email": "a@b.co", "consent": False})
     return Arrival(
-        uuid4(), "winter-hello", str(uuid4()), "winter", "winter-hello-handler", "{}", payload.contact(), now(), "x", None
+        uuid4(),
+        "winter-hello",
+        str(uuid4()),
+        "winter",
+        "winter-hello-handler",
+        "{}",
+        payload.contact(),
+        now(),
+        "x",
+        None,
     )
 
 
-# -- dispatch ---------------------------------------------------------------------------------------------------------------
+# -- dispatch ------------------------------------------------------------------------------------------------
 
 
 async def take(server: Intake, arrival: Arrival) -> Any:
@@ -290,7 +299,7 @@ async def test_a_burst__is_stored_whole_and_each_event_has_one_run(world: World)
     assert {e.flow_run_id for e in events} <= {r.id for r in world.runs.handlers}
 
 
-# -- the answer ---------------------------------------------------------------------------------------------------------------
+# -- the answer ----------------------------------------------------------------------------------------------
 
 
 def receipt(**given: Any) -> Receipt:

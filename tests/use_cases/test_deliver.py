@@ -68,7 +68,7 @@ def total(done: list[Sent]) -> Sent:
     return whole
 
 
-# -- the plain way ---------------------------------------------------------------------------------------------
+# -- the plain way -------------------------------------------------------------------------------------------
 
 
 async def test_one_mail__is_sent_and_settled(world: World) -> None:
@@ -138,7 +138,7 @@ async def test_each_message__is_settled_with_its_own_id(world: World) -> None:
         assert str(row.id) in [t["value"] for t in by_id[row.provider_id]["tags"]]
 
 
-# -- refusals ----------------------------------------------------------------------------------------------------
+# -- refusals ------------------------------------------------------------------------------------------------
 
 
 async def test_a_refused_recipient__fails_alone_with_resends_words(world: World) -> None:
@@ -272,7 +272,7 @@ async def test_a_mail_that_waits_for_a_rate_limit__is_not_sent_to_who_left_meanw
     assert sorted(m.state for m in await world.messages()) == ["sent", "skipped"]
 
 
-# -- answers that do not come -------------------------------------------------------------------------------------
+# -- answers that do not come --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -419,7 +419,7 @@ async def test_a_key_known_with_other_content__is_unknown_and_left_to_a_person(w
     assert await world.send() == []
 
 
-# -- come again later ---------------------------------------------------------------------------------------------
+# -- come again later ----------------------------------------------------------------------------------------
 
 
 async def test_a_rate_limit__is_told_and_the_next_attempt_sends_once(world: World) -> None:
@@ -479,7 +479,7 @@ async def test_a_refusal_after_a_lost_answer__does_not_forget_that_it_may_have_b
     assert claim.first_sent_at is not None
 
 
-# -- several at once ----------------------------------------------------------------------------------------------
+# -- several at once -----------------------------------------------------------------------------------------
 
 
 async def test_several_deliverers_at_once__send_each_mail_once(world: World) -> None:
@@ -537,7 +537,7 @@ async def test_the_same_run__takes_its_own_claim_up_again_after_an_error(world: 
     assert len(await world.rows("SELECT id FROM claim")) == 1
 
 
-# -- who may not be mailed, and copy that went bad ---------------------------------------------------------------
+# -- who may not be mailed, and copy that went bad -----------------------------------------------------------
 
 
 async def test_a_suppression_before_the_claim__skips_all_that_waits_with_the_reason(world: World) -> None:

@@ -113,7 +113,7 @@ async def test_an_ignored_event__is_never_enrolled(world: World) -> None:
     assert await world.messages() == []
 
 
-# -- F2, F3, F11: one bad template, and nothing is sent --------------------------------------------------------------------
+# -- F2, F3, F11: one bad template, and nothing is sent ------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", HELLO)
@@ -259,7 +259,7 @@ async def test_notion_away__changes_nothing_and_the_next_attempt_enrols(
     assert (await world.enrol(event_id)).new == (event_id,)
 
 
-# -- when ------------------------------------------------------------------------------------------------------------------
+# -- when ----------------------------------------------------------------------------------------------------
 
 
 async def plan(world: World, path: str, *, late: timedelta = timedelta(0), **body: Any) -> dict[str, Any]:
@@ -316,7 +316,7 @@ async def test_testing_mode__is_that_of_the_moment_the_event_came_in(world: Worl
     assert all(timedelta(0) <= m.slot_at - m.due_at < timedelta(seconds=2) for m in found.values())
 
 
-# -- one run a slot ----------------------------------------------------------------------------------------------------------
+# -- one run a slot ------------------------------------------------------------------------------------------
 
 
 async def scheduled(world: World, *event_ids: UUID, at: datetime) -> int:
@@ -375,5 +375,3 @@ async def test_prefect_away__leaves_the_mails_to_be_scheduled_later(world: World
     world.runs.away = False
 
     assert await scheduled(world, at=AT) == 2
-
-

@@ -64,7 +64,7 @@ async def test_nothing_undone__does_nothing(world: World) -> None:
     assert world.runs.calls == []
 
 
-# -- events ------------------------------------------------------------------------------------------------------------
+# -- events --------------------------------------------------------------------------------------------------
 
 
 async def test_an_event_that_prefect_does_not_know_of__is_dispatched(world: World) -> None:
@@ -172,7 +172,7 @@ async def test_a_dispatch_that_is_known_by_another_id_now__is_no_error(world: Wo
     assert world.runs.handlers == []
 
 
-# -- mails ----------------------------------------------------------------------------------------------------------------
+# -- mails ---------------------------------------------------------------------------------------------------
 
 
 async def test_future_mails_without_a_run__get_theirs(world: World) -> None:
@@ -285,7 +285,7 @@ async def test_prefect_away__is_said_and_nothing_is_lost(world: World) -> None:
     assert await reconcile(world) == {"scheduled": 2}
 
 
-# -- runs that died in silence ----------------------------------------------------------------------------------------------
+# -- runs that died in silence -------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ async def test_prefect_away__leaves_the_replay_to_the_keeper(world: World) -> No
     assert row.dispatch_id is not None
 
 
-# -- quarantine -----------------------------------------------------------------------------------------------------------
+# -- quarantine ----------------------------------------------------------------------------------------------
 
 
 async def quarantined(world: World, raw: bytes) -> UUID:
@@ -146,7 +146,7 @@ async def test_a_body_in_quarantine__is_kept_once_however_often_it_comes(world: 
     assert len(await world.events()) == 1
 
 
-# -- messages -------------------------------------------------------------------------------------------------------------
+# -- messages ------------------------------------------------------------------------------------------------
 
 
 async def with_failed_mail(world: World) -> str:

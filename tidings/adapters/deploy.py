@@ -103,7 +103,8 @@ async def _deploy(client: PrefectClient, each: Wanted, pool: str) -> str:
         entrypoint=each.entrypoint,
         # A standard `prefect worker start` goes to this folder before it imports the flow.
         pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
-        parameter_openapi_schema=schema,
+        # an unknown parameter is refused when a run is made, and not when it executes days later (F8)
+        parameter_openapi_schema={**schema, "additionalProperties": False},
         enforce_parameter_schema=True,
         work_pool_name=pool,
         tags=list(each.tags),

@@ -176,7 +176,15 @@ async def cancel_run(connection: AsyncConnection, flow_run_id: UUID, reason: str
 async def touch_enrolments(connection: AsyncConnection, ids: set[UUID], now: datetime) -> None:
     """Mark enrolments as changed, so that Notion is brought up to date."""
     if ids:
-        await connection.execute(update(enrolment).where(enrolment.c.id.in_(ids)).values(updated_at=now))
+        await connection.execute(update(enrolment).where(enrolment.c.id.in_(in_order(ids))).values(updated_at=now))
+
+
+def in_order(ids: Any) -> Any:
+    """Enrolments by id or query, locked in the order of their ids.
+
+    Everybody locks messages before enrolments and several enrolments in this order: so nobody waits in a circle.
+    """
+    return select(enrolment.c.id).where(enrolment.c.id.in_(ids)).order_by(enrolment.c.id).with_for_update()
 
 
 # The lease's clock is the database's: workers' own clocks may differ.
@@ -334,6 +342,10 @@ async def settle_sent(connection: AsyncConnection, claim_id: UUID, provider_ids:
     """Resend has taken these messages. A delivery report that came first is not lowered."""
     if not provider_ids:
         return
+    # Reports of Resend's lock a message and then its enrolment; so all messages are locked before any enrolment is.
+    await connection.execute(
+        select(message.c.id).where(message.c.claim_id == claim_id).order_by(message.c.id).with_for_update()
+    )
     await connection.execute(
         update(message)
         .where(message.c.id == bindparam("m_id"), message.c.claim_id == claim_id)
@@ -363,7 +375,9 @@ async def settle_messages(
     )
     rows = await connection.execute(select(message.c.enrolment_id).where(message.c.id.in_(ids)))
     touched = {row.enrolment_id for row in rows}
-    await connection.execute(update(enrolment).where(enrolment.c.id.in_(touched)).values(updated_at=func.now()))
+    await connection.execute(
+        update(enrolment).where(enrolment.c.id.in_(in_order(touched))).values(updated_at=func.now())
+    )
 
 
 async def put_back(connection: AsyncConnection, ids: Sequence[UUID], reason: str) -> None:
@@ -432,10 +446,9 @@ async def split(
 
 
 async def _touch_claimed(connection: AsyncConnection, claim_id: UUID) -> None:
+    theirs = select(message.c.enrolment_id).where(message.c.claim_id == claim_id)
     await connection.execute(
-        update(enrolment)
-        .where(enrolment.c.id.in_(select(message.c.enrolment_id).where(message.c.claim_id == claim_id)))
-        .values(updated_at=func.now())
+        update(enrolment).where(enrolment.c.id.in_(in_order(theirs))).values(updated_at=func.now())
     )
 
 

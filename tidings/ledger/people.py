@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tidings.ledger.mails import in_order
 from tidings.ledger.tables import contact, enrolment, event, message, suppression
 from tidings.model import MessageState
 
@@ -88,7 +89,7 @@ async def _skip_waiting(
         .where(message.c.enrolment_id.in_(theirs), message.c.state == MessageState.SCHEDULED)
         .values(state=MessageState.SKIPPED, reason=reason, updated_at=now)
     )
-    await connection.execute(update(enrolment).where(enrolment.c.id.in_(theirs)).values(updated_at=now))
+    await connection.execute(update(enrolment).where(enrolment.c.id.in_(in_order(theirs))).values(updated_at=now))
 
 
 async def suppressions(connection: AsyncConnection, contact_id: UUID) -> list[Any]:

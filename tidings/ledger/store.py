@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from tidings.errors import LedgerUnavailable
 
-#: SQLSTATE classes that say "not now": connection, resources (53: disk full), operator intervention, I/O, read-only.
-_UNAVAILABLE = ("08", "53", "57", "58", "25006")
+#: SQLSTATE classes that say "not now": connection, resources (53: disk full), operator intervention, I/O, read-only,
+#: and a transaction that was rolled back in favour of another (40: deadlock).
+_UNAVAILABLE = ("08", "53", "57", "58", "25006", "40")
 
 
 class Ledger:

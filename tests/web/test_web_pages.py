@@ -1,0 +1,285 @@
+"""Leaving, Resend's reports, health, and the operators' API over HTTP."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from svix.webhooks import Webhook
+from web_client import ADMIN, SECRET, TOKEN, Web
+from worlds import address, now
+
+from tidings.ledger import inbox, mails
+from tidings.model import MessageState, Plan, PlannedMessage
+
+OPERATOR = {"authorization": f"Bearer {ADMIN}"}
+
+
+async def enrolled(web: Web, sequences: tuple[str, ...] = ("nurture",), *, email: str | None = None) -> list[UUID]:
+    """Enrolments of one contact with one waiting mail each; returns their ids in the order of the sequences."""
+    email = email or address()
+    answer = await web.post("/webhook/christmas-signup", {"email": email, "consent": True})
+    event_id = UUID(answer.json()["event_id"])
+    (contact,) = await web.rows("SELECT id FROM contact WHERE email = :e", e=email)
+    due = now() + timedelta(days=1)
+    for sequence in sequences:
+        message = PlannedMessage(1, f"{sequence}_1", due, due, MessageState.SCHEDULED)
+        plan = Plan(event_id, contact.id, "christmas", sequence, email, None, {}, now(), None, (message,))
+        async with web.ledger.transaction() as connection:
+            await mails.enrol(connection, [plan], now())
+    rows = {r.sequence: r.id for r in await web.rows("SELECT * FROM enrolment WHERE contact_id = :c", c=contact.id)}
+    return [rows[s] for s in sequences]
+
+
+def link(web: Web, enrolment: UUID) -> str:
+    return str(web.app.state.parts.links.unsubscribe(enrolment)).removeprefix("https://t.tidings.test")
+
+
+async def states(web: Web) -> dict[str, str]:
+    return {m.sequence: m.state for m in await web.rows("SELECT * FROM message")}
+
+
+# -- leaving -------------------------------------------------------------------------------------------------
+
+
+async def test_f18_looking_at_the_page__changes_nothing(web: Web) -> None:
+    (enrolment,) = await enrolled(web)
+
+    for method in ("GET", "HEAD"):
+        await web.http.request(method, link(web, enrolment))
+    answer = await web.http.get(link(web, enrolment))
+
+    assert answer.status_code == 200
+    assert "Do you want to leave?" in answer.text
+    assert '<form method="post">' in answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    assert "form-action 'self'" in answer.headers["content-security-policy"]
+    assert await states(web) == {"nurture": "scheduled"}
+    assert await web.rows("SELECT * FROM suppression") == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"data": {"List-Unsubscribe": "One-Click"}},
+        {"files": {"List-Unsubscribe": (None, "One-Click")}},
+        {"data": {"scope": "all"}},
+        {},
+    ],
+)
+async def test_f18_one_click__stops_everything_at_once(web: Web, given: dict[str, Any]) -> None:
+    first, _ = await enrolled(web, ("nurture", "noshow"))
+
+    answer = await web.http.post(link(web, first), **given)
+
+    assert answer.status_code == 200
+    assert "You have left" in answer.text
+    assert await states(web) == {"nurture": "skipped", "noshow": "skipped"}
+    assert (await web.rows("SELECT reason FROM message"))[0].reason == "the contact unsubscribed"
+
+
+async def test_f18_only_this_series__leaves_the_others(web: Web) -> None:
+    first, _ = await enrolled(web, ("nurture", "noshow"))
+
+    await web.http.post(link(web, first), data={"scope": "series"})
+
+    assert await states(web) == {"nurture": "skipped", "noshow": "scheduled"}
+
+
+async def test_f18_leaving_twice__is_fine(web: Web) -> None:
+    (enrolment,) = await enrolled(web)
+
+    answers = [await web.http.post(link(web, enrolment)) for _ in range(3)]
+
+    assert {a.status_code for a in answers} == {200}
+    assert len(await web.rows("SELECT * FROM suppression")) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("token", ["x", "a.b", "é", "%2e%2e", "x" * 5000])
+async def test_a_wrong_link__is_a_friendly_404(web: Web, method: str, token: str) -> None:
+    answer = await web.http.request(method, f"/unsubscribe/{token}")
+
+    assert answer.status_code == 404
+    assert "This link is not complete" in answer.text
+
+
+async def test_a_right_link_of_an_enrolment_that_is_gone__is_a_404(web: Web) -> None:
+    assert (await web.http.post(link(web, uuid4()))).status_code == 404
+
+
+# -- Resend's reports ----------------------------------------------------------------------------------------
+
+
+def report(kind: str = "email.delivered", **data: Any) -> bytes:
+    return json.dumps({"type": kind, "created_at": "2026-12-01T15:00:00Z", "data": {"email_id": "e1", **data}}).encode()
+
+
+def signed(body: bytes, *, svix_id: str = "msg_1", at: datetime | None = None) -> dict[str, str]:
+    at = at or datetime.now(UTC)
+    return {
+        "content-type": "application/json",
+        "svix-id": svix_id,
+        "svix-timestamp": str(int(at.timestamp())),
+        "svix-signature": Webhook(SECRET).sign(svix_id, at, body.decode()),
+    }
+
+
+async def hear(web: Web, body: bytes, **changes: Any) -> Any:
+    headers = {**signed(body), **changes}
+    return await web.http.post("/webhook/resend", content=body, headers=headers)
+
+
+async def sent_mail(web: Web) -> UUID:
+    await enrolled(web)
+    (row,) = await web.rows("SELECT id FROM message")
+    async with web.ledger.transaction() as connection:
+        await connection.exec_driver_sql("UPDATE message SET state = 'sent', provider_id = 'e1', sent_at = now()")
+    return UUID(str(row.id))
+
+
+async def test_a_signed_report__settles_the_mail(web: Web) -> None:
+    await sent_mail(web)
+
+    answer = await hear(web, report())
+
+    assert (answer.status_code, answer.json()) == (200, {"message": "stored", "duplicate": False})
+    assert await states(web) == {"nurture": "delivered"}
+
+
+async def test_a_repeated_report__is_told_as_such(web: Web) -> None:
+    await sent_mail(web)
+    await hear(web, report())
+
+    assert (await hear(web, report())).json()["duplicate"] is True
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"svix-signature": "v1,AAAA"},
+        {"svix-signature": "nonsense"},
+        {"svix-signature": ""},
+        {"svix-id": "msg_2"},
+        {"svix-timestamp": "1"},
+    ],
+)
+async def test_f20_a_report_that_resend_did_not_sign__is_a_401_and_changes_nothing(
+    web: Web, changes: dict[str, str]
+) -> None:
+    await sent_mail(web)
+
+    answer = await hear(web, report("email.bounced"), **changes)
+
+    assert answer.status_code == 401
+    assert "RESEND_WEBHOOK_SECRET" in answer.json()["detail"]
+    assert await states(web) == {"nurture": "sent"}
+
+
+async def test_f20_a_report_without_any_signature__is_a_401(web: Web) -> None:
+    assert (await web.http.post("/webhook/resend", json={"type": "email.bounced"})).status_code == 401
+
+
+async def test_f20_a_report_signed_long_ago__is_a_401(web: Web) -> None:
+    body = report()
+    old = signed(body, at=datetime.now(UTC) - timedelta(minutes=10))
+
+    assert (await web.http.post("/webhook/resend", content=body, headers=old)).status_code == 401
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"type": 5}', b"not json"])
+async def test_a_signed_body_that_is_no_event__is_a_400(web: Web, body: bytes) -> None:
+    assert (await hear(web, body)).status_code == 400
+
+
+@pytest.mark.parametrize("kind", ["contact.created", "email.clicked", "something.new"])
+async def test_a_type_that_means_nothing_here__is_kept(web: Web, kind: str) -> None:
+    assert (await hear(web, report(kind))).status_code == 200
+    assert [r.type for r in await web.rows("SELECT type FROM outcome")] == [kind]
+
+
+# -- health --------------------------------------------------------------------------------------------------
+
+
+async def test_health__says_that_the_process_lives(web: Web) -> None:
+    answer = await web.http.get("/health")
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_f21_readiness__names_each_part_that_does_not_work(web: Web) -> None:
+    answer = await web.http.get("/health/ready")
+
+    checks = answer.json()["checks"]
+    assert (answer.status_code, answer.json()["ready"]) == (503, False)
+    assert checks["ledger"] == "ok"
+    assert checks["resend"] == "ok"
+    assert "Prefect" in checks["prefect"]
+    assert "does not exist or is not shared" in checks["templates"]
+    assert set(checks) == {"ledger", "prefect", "deployments", "worker", "notion", "templates", "resend"}
+
+
+# -- operators -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("header", [{}, {"authorization": f"Bearer {TOKEN}"}, {"authorization": "Bearer "}])
+@pytest.mark.parametrize("path", ["/api/events", "/api/contacts/a@b.co"])
+async def test_f20_the_operators_api__is_closed_to_others(web: Web, path: str, header: dict[str, str]) -> None:
+    assert (await web.http.get(path, headers=header)).status_code == 401
+
+
+async def test_operators__see_a_contacts_whole_story(web: Web) -> None:
+    email = address()
+    await enrolled(web, email=email)
+
+    answer = await web.http.get(f"/api/contacts/{email}", headers=OPERATOR)
+
+    told = answer.json()
+    assert answer.status_code == 200
+    assert (told["email"], told["consent"]) == (email, True)
+    assert [m["state"] for m in told["messages"]] == ["scheduled"]
+    assert [e["source"] for e in told["events"]] == ["christmas-signup"]
+    assert (await web.http.get("/api/contacts/nobody@b.co", headers=OPERATOR)).status_code == 404
+
+
+async def test_operators__list_events_by_state(web: Web) -> None:
+    await enrolled(web)
+    await web.post("/webhook/christmas-signup", {"email": address(), "consent": False})
+
+    ignored = (await web.http.get("/api/events", params={"state": "ignored"}, headers=OPERATOR)).json()
+
+    assert [e["state"] for e in ignored] == ["ignored"]
+    assert len((await web.http.get("/api/events", headers=OPERATOR)).json()) == 2
+
+
+async def test_operators__cancel_and_retry(web: Web) -> None:
+    email = address()
+    await enrolled(web, email=email)
+
+    cancelled = await web.http.post(f"/api/contacts/{email}/cancel", json={"reason": "phoned"}, headers=OPERATOR)
+    assert await states(web) == {"nurture": "cancelled"}
+    retried = await web.http.post("/api/messages/retry", json={"email": email}, headers=OPERATOR)
+
+    assert cancelled.json() == retried.json()
+    assert await states(web) == {"nurture": "scheduled"}
+
+
+@pytest.mark.parametrize("path", ["/api/messages/retry", "/api/events/replay"])
+async def test_operators__are_asked_which(web: Web, path: str) -> None:
+    assert (await web.http.post(path, json={}, headers=OPERATOR)).status_code == 422
+
+
+async def test_operators__replay_while_prefect_is_away(web: Web) -> None:
+    await enrolled(web)
+    (event,) = await web.rows("SELECT id FROM event")
+
+    answer = await web.http.post("/api/events/replay", json={"ids": [str(event.id)]}, headers=OPERATOR)
+
+    (row,) = await web.rows("SELECT * FROM event")
+    assert answer.json() == {str(event.id): "replayed"}
+    assert row.state == "accepted"
+    async with web.ledger.reading() as connection:
+        assert await inbox.events_of_dispatch(connection, row.dispatch_id) == [event.id]
