@@ -22,7 +22,7 @@ printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/.venv/bin/python" -m tidings "$$@"\n
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format types check lock lock-check clean clean-data
+.PHONY: help demo up test chaos chaos-quick lint format types check lock lock-check clean clean-data
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,12 @@ up: $(LOCKED) ## everything, kept running until Ctrl-C
 
 test: $(LOCKED_DEV) ## every test that needs no account anywhere
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(LOCKED) ## 20 rounds of kills and faults under load; exit 0 when no mail was lost and none doubled
+	@$(BIN)/python -m tidings.chaos $(ARGS)
+
+chaos-quick: $(LOCKED) ## the same, 3 rounds
+	@$(BIN)/python -m tidings.chaos --quick $(ARGS)
 
 lint: $(LOCKED_DEV) ## ruff: rules and format
 	@$(BIN)/ruff check .

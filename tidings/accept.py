@@ -106,7 +106,9 @@ class Intake:
         starting = Counter(a.deployment for a in arrivals if a.ignored_because is None)
         gathered = {}
         for deployment, count in starting.items():
-            if not self._away:
+            if self._away:
+                gathered[deployment] = inbox.Gathered(None, None, self._now())
+            else:
                 joined = await self._gatherings.join(deployment, count, self._in_flight[deployment])
                 if joined is not None:
                     self._wait_for(joined.id, joined.opening)

@@ -26,6 +26,9 @@ OWN_RUNS = 60
 PERIOD = timedelta(minutes=10)
 #: Runs of one deployment that are being created at the same time before its events are gathered.
 IN_FLIGHT = 2
+#: Runs of one deployment that may wait for their turn before its events are gathered, and from when on for longer.
+WAITING = 3
+BACKLOG = 6
 #: How long a gathering is open: briefly in a burst, longer when webhooks keep coming, so that Prefect stays small.
 BURST_SECONDS = 2.0
 STEADY_SECONDS = 10.0
@@ -91,12 +94,14 @@ class Gatherings:
             if gathering.open:
                 return gathering
         async with self._ledger.reading() as connection:
-            known, recent = await dispatches.look(connection, deployment, PERIOD, OWN_RUNS)
-        if known is not None:
-            return self._gathering(deployment, known.id, known.seconds_left)
-        if recent < OWN_RUNS and in_flight < IN_FLIGHT:
+            known = await dispatches.find_open(connection, deployment)
+            if known is not None:
+                return self._gathering(deployment, known.id, known.seconds_left)
+            busy = await dispatches.pressure(connection, deployment, period=PERIOD, recent=OWN_RUNS, waiting=BACKLOG)
+        if busy.recent < OWN_RUNS and busy.waiting < WAITING and in_flight < IN_FLIGHT:
             return None
-        return await self._open(deployment, STEADY_SECONDS if recent >= OWN_RUNS else BURST_SECONDS)
+        steady = busy.recent >= OWN_RUNS or busy.waiting >= BACKLOG
+        return await self._open(deployment, STEADY_SECONDS if steady else BURST_SECONDS)
 
     async def _open(self, deployment: str, seconds: float) -> Gathering:
         dispatch_id = uuid4()

@@ -31,6 +31,8 @@ SHOWN_AFTER, BEGUN_AFTER = timedelta(seconds=15), timedelta(seconds=45)
 #: Between the two looks at a run that seems dead: one that is just ending has by then said so.
 SECOND_LOOK_SECONDS = 3.0
 MOST_ATTEMPTS = 12
+#: Events that came while Prefect was away and are dispatched together.
+GROUP = 1000
 
 CANCELLED_BY_A_PERSON = "cancelled in Prefect's dashboard"
 
@@ -89,13 +91,25 @@ async def reconcile(
 
 
 async def dispatch_waiting(ledger: Ledger, runs: Runs, now: datetime) -> int:
-    """Hand to Prefect what it has not confirmed; stops at the first refusal, as the rest would fare the same."""
+    """Hand to Prefect what it has not confirmed; stops at the first refusal, as the rest would fare the same.
+
+    What came while Prefect was away has never been handed over, so many such events go together in one dispatch.
+    """
     async with ledger.reading() as connection:
         waiting = await inbox.undispatched(connection, older_than=now - DISPATCH_AFTER)
-    for done, dispatch_id in enumerate(waiting):
+    done = await _dispatch_all(ledger, runs, waiting, now)
+    if done < len(waiting):
+        return done
+    async with ledger.transaction() as connection:
+        grouped = await inbox.group_waiting(connection, limit=GROUP)
+    return done + await _dispatch_all(ledger, runs, grouped, now)
+
+
+async def _dispatch_all(ledger: Ledger, runs: Runs, dispatch_ids: list[UUID], now: datetime) -> int:
+    for done, dispatch_id in enumerate(dispatch_ids):
         if await dispatch(ledger, runs, dispatch_id, now) is None:
             return done
-    return len(waiting)
+    return len(dispatch_ids)
 
 
 async def handle_again(ledger: Ledger, runs: Runs, now: datetime) -> int:

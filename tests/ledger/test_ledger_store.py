@@ -80,7 +80,7 @@ async def test_a_pool_that_is_used_up__is_unavailable(postgres: str) -> None:
 
 @pytest.mark.parametrize(
     "state",
-    ["08006", "08001", "53100", "53200", "53300", "57P01", "57P03", "57014", "58030", "25006"],
+    ["08006", "08001", "53100", "53200", "53300", "57P01", "57P03", "57014", "58030", "25006", "40P01"],
 )
 def test_a_state_that_says_not_now__is_unavailable(state: str) -> None:
     error = asyncpg.PostgresError.new({"C": state, "M": "not now"})
@@ -89,7 +89,7 @@ def test_a_state_that_says_not_now__is_unavailable(state: str) -> None:
         raise error
 
 
-@pytest.mark.parametrize("state", ["23505", "22021", "42P01", "40P01", "25P02", "XX000"])
+@pytest.mark.parametrize("state", ["23505", "22021", "42P01", "25P02", "XX000"])
 def test_any_other_state__passes_as_it_is(state: str) -> None:
     error = asyncpg.PostgresError.new({"C": state, "M": "our fault"})
 
@@ -117,7 +117,7 @@ def test_what_is_no_matter_of_the_ledger__passes(error: BaseException) -> None:
     ("statement", "kind"),
     [
         ("INSERT INTO memo VALUES ('k', 'v', now()), ('k', 'v', now())", IntegrityError),
-        ("SELECT * FROM nowhere", ProgrammingError),
+        ("SELEC 1", ProgrammingError),
         ("SELECT '{'::json", DBAPIError),
     ],
 )
@@ -125,6 +125,12 @@ async def test_a_mistake_of_ours__is_not_called_unavailable(
     ledger: Ledger, statement: str, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind):
+        await run(ledger, statement)
+
+
+@pytest.mark.parametrize("statement", ["SELECT * FROM nowhere", "SELECT nothing FROM memo"])
+async def test_a_ledger_that_was_not_migrated__is_told_with_the_cure(ledger: Ledger, statement: str) -> None:
+    with pytest.raises(LedgerUnavailable, match="lacks a table or column; run: tidings migrate"):
         await run(ledger, statement)
 
 

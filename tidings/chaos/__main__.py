@@ -42,6 +42,8 @@ def chaos(
     ] = None,
 ) -> None:
     """Kill, break and repeat at random; then count. Exit 0 when no mail was lost and none was doubled."""
+    if mutate is not None and not (quick or rounds or webhooks):
+        quick, rounds, webhooks = True, 6, 250  # enough trouble for each mutation to be met
     size = scenario.QUICK if quick else scenario.FULL
     size = replace(size, rounds=rounds or size.rounds, webhooks=webhooks or size.webhooks)
     seed = random.randrange(1_000_000) if seed is None else seed  # noqa: S311

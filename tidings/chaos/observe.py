@@ -82,14 +82,19 @@ class LedgerSide:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._one = asyncio.Lock()
+        self._kept: asyncpg.Connection | None = None
 
     async def _fetch(self, query: str) -> list[Any]:
-        connection = await asyncpg.connect(self._url, timeout=5)
-        try:
-            rows: list[Any] = await connection.fetch(query, timeout=20)
+        async with self._one:
+            if self._kept is None or self._kept.is_closed():
+                self._kept = await asyncpg.connect(self._url, timeout=5)
+            rows: list[Any] = await self._kept.fetch(query, timeout=20)
             return rows
-        finally:
-            await connection.close(timeout=2)
+
+    async def close(self) -> None:
+        if self._kept is not None:
+            self._kept.terminate()
 
     async def backlog(self) -> Backlog:
         (row,) = await self._fetch(_WATERMARK)

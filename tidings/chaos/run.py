@@ -87,7 +87,10 @@ async def run(scenario: Scenario, campaigns: Campaigns, folder: Path, progress: 
         progress.say(f"up: {stack.addresses.web}, Prefect {stack.addresses.prefect}, sandbox {stack.addresses.sandbox}")
         async with _watched(stack), _clients() as (senders, asking):
             chaos = Chaos.of(scenario, campaigns, stack, senders, asking, progress)
-            return await chaos.run(deaths)
+            try:
+                return await chaos.run(deaths)
+            finally:
+                await chaos.ledger.close()
 
 
 @asynccontextmanager

@@ -21,8 +21,9 @@ WITH_ID, IGNORED = 0.3, 0.04
 SENT_ELSEWHERE = 0.03
 #: The longest sequence is started in this part of the rounds only, so that the end is not waited for.
 LONG_UNTIL = 0.6
-BURSTS = 3
-KINDS_A_BURST = 2
+BURSTS = 2
+#: Share of a burst that is of another kind: events of one kind that come together share a handler run.
+OTHER_KIND = 0.25
 #: Templates that are changed in each round.
 EDITS = 8
 
@@ -166,7 +167,8 @@ def _events(dice: random.Random, size: Size, campaigns: Campaigns, now: datetime
         number = len(made)
         at = number * size.rounds // size.webhooks
         long = at < size.rounds * LONG_UNTIL
-        webhook, body = bodies.webhook(number, long=long)
+        burst = number * size.rounds * BURSTS // size.webhooks
+        webhook, body = bodies.webhook(number, burst, long=long)
         made.append((at, webhook))
         if webhook.templates and dice.random() < VARIED and len(made) < size.webhooks:
             made.append((min(size.rounds - 1, at + dice.choice([0, 1])), bodies.varied(len(made), webhook, body)))
@@ -181,11 +183,10 @@ class Bodies:
         self._now = now
         self._templates = {w.path: c.sequence(w.sequence).templates for c, w in campaigns.webhooks}
 
-    def webhook(self, number: int, *, long: bool) -> tuple[Webhook, dict[str, Any]]:
+    def webhook(self, number: int, burst: int, *, long: bool) -> tuple[Webhook, dict[str, Any]]:
         """A new event."""
         kinds = [path for path in self._templates if long or path != "christmas-signup"]
-        burst = number // 16 % len(kinds)  # kinds come in turns: events that come together share a handler run
-        path = kinds[(burst + self._dice.randrange(KINDS_A_BURST)) % len(kinds)]
+        path = kinds[(burst + (self._dice.random() < OTHER_KIND)) % len(kinds)]
         email = f"delivered+chaos{number}@resend.dev"
         body = self._body(number, path, email)
         templates = self._templates[path]

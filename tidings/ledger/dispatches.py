@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger.mails import from_now
-from tidings.ledger.tables import dispatch
+from tidings.ledger.tables import dispatch, event
 
 #: A gathering with less time left than this is not joined any more, in seconds.
 TOO_LATE = 0.3
@@ -24,8 +24,18 @@ class Open:
     seconds_left: float
 
 
-async def look(connection: AsyncConnection, deployment: str, period: timedelta, enough: int) -> tuple[Open | None, int]:
-    """The open gathering of a deployment, and how many runs it got in this period, counted up to `enough`."""
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """How busy Prefect is with a deployment, each counted up to a limit."""
+
+    #: Runs asked for in the period.
+    recent: int
+    #: Runs that have not handled their events yet.
+    waiting: int
+
+
+async def find_open(connection: AsyncConnection, deployment: str) -> Open | None:
+    """The open gathering of a deployment, if there is one."""
     left = func.extract("epoch", dispatch.c.closes_at - func.clock_timestamp())
     row = (
         await connection.execute(
@@ -35,14 +45,30 @@ async def look(connection: AsyncConnection, deployment: str, period: timedelta, 
             .limit(1)
         )
     ).one_or_none()
+    return Open(row.id, float(row.left) - TOO_LATE) if row and row.left > TOO_LATE else None
+
+
+async def pressure(
+    connection: AsyncConnection, deployment: str, *, period: timedelta, recent: int, waiting: int
+) -> Pressure:
+    """How busy Prefect is with a deployment; `recent` and `waiting` are how far it is worth counting."""
     lately = (
         select(dispatch.c.id)
         .where(dispatch.c.deployment == deployment, dispatch.c.created_at > from_now(-period.total_seconds()))
-        .limit(enough)
+        .limit(recent)
     )
-    count = (await connection.execute(select(func.count()).select_from(lately.subquery()))).scalar_one()
-    known = Open(row.id, float(row.left) - TOO_LATE) if row and row.left > TOO_LATE else None
-    return known, int(count)
+    unhandled = (
+        select(event.c.dispatch_id)
+        .where(event.c.deployment == deployment, event.c.state.in_(["accepted", "dispatched"]))
+        .distinct()
+        .limit(waiting)
+    )
+    counts = select(
+        select(func.count()).select_from(lately.subquery()).scalar_subquery(),
+        select(func.count()).select_from(unhandled.subquery()).scalar_subquery(),
+    )
+    row = (await connection.execute(counts)).one()
+    return Pressure(int(row[0]), int(row[1]))
 
 
 async def add(connection: AsyncConnection, dispatch_id: UUID, deployment: str, seconds: float | None) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import and_, case, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tidings.ledger.tables import contact, event
+from tidings.ledger.tables import contact, dispatch, event
 from tidings.model import Arrival, ContactFacts, Event, EventState, Receipt
 
 # One statement for many webhooks, so that a group costs one round trip and one commit. Contacts are locked in
@@ -55,9 +55,12 @@ FROM event e JOIN unnest(CAST(:sources AS text[]), CAST(:keys AS text[])) AS wan
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The gathering that new events of a deployment go into: its run, when known, and when that starts."""
+    """The gathering that new events of a deployment go into: its run, when known, and when that starts.
 
-    dispatch_id: UUID
+    Without a dispatch id they wait until Prefect is back, and are then dispatched together.
+    """
+
+    dispatch_id: UUID | None
     flow_run_id: UUID | None
     starts_at: datetime
 
@@ -288,6 +291,26 @@ async def dispatched(connection: AsyncConnection, dispatch_id: UUID, flow_run_id
         )
     )
     await connection.execute(text("SELECT pg_notify('tidings_run', '')"))  # wakes the worker (tidings.worker.Wake)
+
+
+async def group_waiting(connection: AsyncConnection, *, limit: int) -> list[UUID]:
+    """Give events that came while Prefect was away a dispatch, those of one deployment together; returns these."""
+    waiting = (
+        select(event.c.id, event.c.deployment)
+        .where(event.c.state == EventState.ACCEPTED, event.c.dispatch_id.is_(None))
+        .order_by(event.c.received_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    groups: dict[str, list[UUID]] = {}
+    for row in await connection.execute(waiting):
+        groups.setdefault(row.deployment, []).append(row.id)
+    made = []
+    for deployment, ids in groups.items():
+        made.append(uuid4())
+        await connection.execute(update(event).where(event.c.id.in_(ids)).values(dispatch_id=made[-1]))
+        await connection.execute(insert(dispatch).values(id=made[-1], deployment=deployment, created_at=func.now()))
+    return made
 
 
 async def undispatched(connection: AsyncConnection, *, older_than: datetime, limit: int = 500) -> list[UUID]:

@@ -74,6 +74,12 @@ event = Table(
     UniqueConstraint("source", "key"),
     Index("ix_event_waiting", "received_at", postgresql_where=text("state IN ('accepted', 'dispatched')")),
     Index("ix_event_dispatch_id", "dispatch_id"),
+    Index(
+        "ix_event_pressure",
+        "deployment",
+        "dispatch_id",
+        postgresql_where=text("state IN ('accepted', 'dispatched')"),
+    ),
     Index("ix_event_state_received_at", "state", "received_at"),
     Index("ix_event_contact_id", "contact_id"),
 )

@@ -133,6 +133,13 @@ def upgrade() -> None:
     )
     op.create_index("ix_event_contact_id", "event", ["contact_id"], unique=False)
     op.create_index("ix_event_dispatch_id", "event", ["dispatch_id"], unique=False)
+    op.create_index(
+        "ix_event_pressure",
+        "event",
+        ["deployment", "dispatch_id"],
+        unique=False,
+        postgresql_where=sa.text("state IN ('accepted', 'dispatched')"),
+    )
     op.create_index("ix_event_state_received_at", "event", ["state", "received_at"], unique=False)
     op.create_index(
         "ix_event_waiting",
@@ -290,6 +297,9 @@ def downgrade() -> None:
         "ix_event_waiting", table_name="event", postgresql_where=sa.text("state IN ('accepted', 'dispatched')")
     )
     op.drop_index("ix_event_state_received_at", table_name="event")
+    op.drop_index(
+        "ix_event_pressure", table_name="event", postgresql_where=sa.text("state IN ('accepted', 'dispatched')")
+    )
     op.drop_index("ix_event_dispatch_id", table_name="event")
     op.drop_index("ix_event_contact_id", table_name="event")
     op.drop_table("event")
