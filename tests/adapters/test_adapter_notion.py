@@ -121,6 +121,22 @@ async def test_f3_a_name_that_is_only_alike__is_missing(notion: Notion, box: San
         await notion.templates(database, ["5-Day E1"])
 
 
+@pytest.mark.parametrize("alike", ["5-day e1", "5-Day E1: Your first step", " 5-Day E1"])
+async def test_f3_a_name_that_notion_itself_takes_for_equal__is_still_missing(
+    notion: Notion, monkeypatch: pytest.MonkeyPatch, alike: str
+) -> None:
+    """Whether Notion's `equals` minds case is not established (apis.md 6); ours does."""
+    row = {"id": NOBODY, "properties": {TITLE: {"type": "title", "title": [{"plain_text": alike}]}}}
+
+    async def query(*given: Any, **arguments: Any) -> list[dict[str, Any]]:
+        return [row]
+
+    monkeypatch.setattr(notion, "query", query)
+
+    with pytest.raises(TemplateMissing):
+        await notion.templates(NOBODY, ["5-Day E1"])
+
+
 async def test_f2_an_empty_template__is_told_with_the_part(notion: Notion, box: Sandbox) -> None:
     database = await make_templates(notion, box, {"a": ("S", ""), "b": (" ", "x")})
 

@@ -236,6 +236,16 @@ class PrefectView:
         """A run from the dashboard, once it is over."""
         return await self.ended(await self.start(deployment))
 
+    async def mirror(self) -> Json:
+        """Bring Notion up to date, once no other run does: Prefect would make this one wait for half a minute."""
+
+        async def free() -> bool:
+            runs = await self.runs_of_deployment("tidings-notion-mirror")
+            return not any(r["state_type"] in ("PENDING", "RUNNING") for r in runs)
+
+        await until("other mirror runs to end", free)
+        return await self.quick_run("tidings-notion-mirror")
+
     async def cancel(self, run_id: str) -> None:
         """What the dashboard's "Cancel" does."""
         answer = await self.post(

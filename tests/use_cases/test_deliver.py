@@ -524,6 +524,26 @@ async def test_a_slow_deliverer_whose_claim_was_taken_over__sends_nothing(world:
     assert world.mailed() == [who]
 
 
+async def test_a_slow_deliverer_whose_claim_another_run_holds_by_now__leaves_it_to_that_one(world: World) -> None:
+    (who,) = await world.enrolled()
+    until = Selection("winter", datetime.now(UTC) + timedelta(seconds=1), template=HELLO[0])
+    slow, slow_run, quick, quick_run = world.delivery(), uuid4(), world.delivery(), uuid4()
+    claim = await slow.next_claim(until, slow_run)
+    assert claim is not None
+    claim, _ = await slow.prepare(claim)
+    await expire_leases(world)
+    taken = await quick.next_claim(until, quick_run)
+    assert taken is not None
+
+    late = await slow.hand_over(claim, slow_run)
+    assert (late, world.calls()) == (Sent(), [])
+    taken, _ = await quick.prepare(taken)
+    await quick.hand_over(taken, quick_run)
+
+    assert taken.key == claim.key
+    assert world.mailed() == [who]
+
+
 async def test_the_same_run__takes_its_own_claim_up_again_after_an_error(world: World) -> None:
     (who,) = await world.enrolled()
     run = uuid4()

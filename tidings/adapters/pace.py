@@ -9,7 +9,7 @@ from typing import Protocol
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
-from prefect.concurrency.asyncio import rate_limit
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError, rate_limit
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 log = logging.getLogger("tidings.pace")
@@ -54,7 +54,8 @@ class Pace:
         """Returns when a request may be made."""
         try:
             await rate_limit(LIMIT, timeout_seconds=LONGEST_WAIT)
-        except (TimeoutError, httpx.HTTPError, PrefectHTTPStatusError) as error:
+        # The last of these is what Prefect's client makes of a server that is away.
+        except (TimeoutError, httpx.HTTPError, PrefectHTTPStatusError, ConcurrencySlotAcquisitionError) as error:
             log.warning("pace.skipped", extra={"error": str(error)})
 
     async def learn(self, rate: float | None) -> None:

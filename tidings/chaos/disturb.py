@@ -23,6 +23,8 @@ from tidings.model import Template
 
 #: How long a run in the middle of a send is waited for.
 CATCH_SECONDS = 12.0
+#: How much longer than planned a fault stays that no request has met.
+MEET_SECONDS = 60.0
 #: Keeps Resend's answer back for so long that a run can be caught waiting for it: the work done late, or at once.
 CATCHING: tuple[dict[str, Any], ...] = (
     {"service": "resend", "path": "^/emails", "times": None, "kind": "delay", "delay": 3},
@@ -143,8 +145,7 @@ class Disturber:
         self.progress.say(f"fault {fault.title}")
         if fault.rule is not None:
             rule = await self._add_rule(dict(fault.rule))
-            await asyncio.sleep(planned.seconds)
-            noted.struck = await self._remove_rule(rule)
+            noted.struck = await self._until_struck(rule, planned.seconds)
         else:
             await self._ask("PUT", "settings", dict(fault.settings or {}))
             await asyncio.sleep(planned.seconds)
@@ -152,6 +153,16 @@ class Disturber:
             noted.struck = 1
         noted.ended = time.time()
         self.done.append(noted)
+
+    async def _until_struck(self, rule: int, seconds: float) -> int:
+        """Leave a rule for so long, and longer when no request has met it yet; how often it struck."""
+        deadline = time.monotonic() + seconds
+        while True:
+            await asyncio.sleep(min(1.0, seconds))
+            rules = {each["id"]: each for each in (await self._ask("GET", "faults"))["data"]}
+            struck, late = int(rules[rule]["used"]), time.monotonic() - deadline
+            if rules[rule]["spent"] or (late > 0 and struck) or late > MEET_SECONDS:
+                return await self._remove_rule(rule)
 
     async def clear(self) -> None:
         """No fault is left."""

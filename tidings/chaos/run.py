@@ -128,6 +128,8 @@ class Chaos:
     progress: Progress
     templates: list[str]
     looks: list[Backlog] = field(default_factory=list)
+    #: Faults under way: one that no request has met yet goes on into the next round.
+    injections: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -163,12 +165,15 @@ class Chaos:
         try:
             for each in self.scenario.rounds:
                 await self._round(each)
+            self.progress.say("waiting for the last faults to be met")
+            await asyncio.gather(*self.injections)
             await self.disturber.clear()
             self.progress.say("no more faults; waiting until everything is done")
             ended = time.monotonic()
             quiet = await self._quiet()
         finally:
-            looking.cancel()
+            for task in (looking, *self.injections):
+                task.cancel()
             await self.marketer.close()
         accepted = await self.inbox.accepted_at()
         return Outcome(
@@ -189,13 +194,12 @@ class Chaos:
         """Everything of a round at its time; the next begins when what was killed is back."""
         self.progress.say(f"round {each.number} of {len(self.scenario.rounds)}: {len(each.postings)} postings")
         self.load.start(each.postings)
+        self.injections += [asyncio.create_task(self.disturber.inject(injection)) for injection in each.injections]
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.sleep(each.seconds))
             group.create_task(self.marketer.edit(each.edits, each.seconds))
             for kill in each.kills:
                 group.create_task(self.disturber.kill(kill))
-            for injection in each.injections:
-                group.create_task(self.disturber.inject(injection))
 
     async def _look(self) -> None:
         """The ledger's backlog, over and over, for the progress and for the times to recover."""
