@@ -149,6 +149,9 @@ class Intake:
         self._in_flight[deployment] += 1
         try:
             run_id = await dispatch(self._ledger, self._runs, dispatch_id, self._now())
+        except LedgerUnavailable as error:
+            log.warning("dispatch.deferred", extra={"dispatch": str(dispatch_id), "error": str(error)})
+            return None  # the event is stored, which is what the answer says; the keeper dispatches it
         finally:
             self._in_flight[deployment] -= 1
         if run_id is None:
@@ -172,6 +175,8 @@ async def dispatch(ledger: Ledger, runs: Runs, dispatch_id: UUID, now: datetime)
     """Start the handler run of a dispatch. The dispatch id is the run's idempotency key: a repeat is harmless."""
     async with ledger.reading() as connection:
         deployment, event_ids = await inbox.dispatch_group(connection, dispatch_id)
+    if not event_ids:
+        return None  # an operator, or the keeper, has meanwhile given its events another dispatch
     try:
         run_id = await runs.start_handler(deployment, event_ids, dispatch_id)
     except ServiceError as error:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from tidings.errors import CopyError, KeyReused, MessageRefused, OutcomeUnknown, Refused, RetryLater
+from tidings.errors import CopyError, KeyReused, MessageRefused, OutcomeUnknown, Refused, RetryLater, ServiceError
 from tidings.ledger import Ledger, mails, outcomes, people
 from tidings.ledger.mails import Claim, ClaimedMessage
 from tidings.model import MessageState, Template
@@ -265,8 +265,13 @@ class Delivery:
         async with self.ledger.transaction() as connection:
             singles = await mails.split(connection, claim.id, [m.id for m in claim.messages], self.lease, run_id)
         done = Sent()
-        for single in singles:
-            done.add(await self.hand_over(single, run_id))
+        for index, single in enumerate(singles):
+            try:
+                done.add(await self.hand_over(single, run_id))
+            except ServiceError:
+                for rest in singles[index + 1 :]:
+                    await self.leave(rest, 0.0)  # nobody need wait for the leases of what was not tried
+                raise
         return done
 
     async def _give_up(self, claim: Claim, first_sent_at: datetime) -> Sent:

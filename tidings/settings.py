@@ -1,7 +1,7 @@
 """Every knob of Tidings, with its meaning. Read once, at the entrance of a process; never at import.
 
-A value comes from the environment, else from `.env`, else (for a secret) from the file named in `<NAME>_FILE`,
-else from the Prefect Secret block named beside it. What is wrong or missing is refused all at once.
+A value comes from the environment, else from the file that `<NAME>_FILE` names, else from `.env`, else from the
+Prefect Secret block named beside it. What is wrong or missing is refused all at once.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tidings.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
+ENV_FILE = ".env"
 REAL_RESEND = "https://api.resend.com"
 
 
@@ -30,7 +32,7 @@ class Settings(BaseSettings):
     """One typed object for the whole product. Environment names are the field names in capitals."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
+        env_file=ENV_FILE, env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
     )
 
     database_url: SecretStr = setting(
@@ -192,21 +194,23 @@ class Settings(BaseSettings):
 def load_settings(blocks: Callable[[list[str]], Mapping[str, str]] | None = None, **given: Any) -> Settings:
     """The settings of this process, or one ConfigError that lists everything wrong.
 
-    `blocks` looks up Prefect Secret blocks by name and is asked only for what is missing elsewhere.
+    `blocks` looks up Prefect Secret blocks by name and is asked only for what is not given elsewhere.
     """
     values = {**_from_files(), **given}
+    elsewhere = _elsewhere() | values.keys()
+    wanted = {block: name for name in Settings.model_fields if name not in elsewhere and (block := block_of(name))}
+    if blocks and wanted and "prefect_api_url" in elsewhere:
+        values |= {wanted[block]: value for block, value in blocks(sorted(wanted)).items()}
     try:
         return Settings(**values)
     except ValidationError as error:
-        missing = [str(e["loc"][0]) for e in error.errors() if e["type"] == "missing"]
-        wanted = {name: block for name in missing if (block := block_of(name))}
-        if blocks and wanted:
-            found = blocks(list(wanted.values()))
-            values |= {name: found[block] for name, block in wanted.items() if block in found}
-        try:
-            return Settings(**values)
-        except ValidationError as still:
-            raise ConfigError(_problems(still)) from None
+        raise ConfigError(_problems(error)) from None
+
+
+def _elsewhere() -> set[str]:
+    """The fields that the environment or .env give a value."""
+    lines = {**dotenv_values(ENV_FILE), **os.environ}
+    return {name.lower() for name, value in lines.items() if value}
 
 
 def block_of(field: str) -> str | None:
@@ -249,7 +253,7 @@ def _problems(error: ValidationError) -> list[str]:
 class NotionAccess(BaseSettings):
     """The few settings that `tidings notion init` needs, before the databases exist that the others name."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", frozen=True, env_ignore_empty=True)
 
     notion_token: SecretStr
     notion_api_url: str = "https://api.notion.com"
@@ -284,7 +288,7 @@ def folders(listed: str) -> list[Path]:
 
 
 class _Database(BaseSettings):
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", env_ignore_empty=True)
 
     database_url: SecretStr
 

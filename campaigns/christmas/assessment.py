@@ -68,14 +68,9 @@ def assessment_variables(facts: AssessmentFacts, segment: str | None) -> dict[st
         "RevenueLeakSystem2": weakest[1] if facts.revenue_leak_total is not None else None,
         "personalized_tip_1": tips[0],
         "personalized_tip_2": tips[1],
-        "personalized_tip_3": TIPS["COCKPIT"] if any(tips) and "COCKPIT" not in _upper(weakest) else None,
         "QuickWinAction": tips[0],
         **_leak(facts.revenue_leak_total),
     }
-
-
-def _upper(names: list[str | None]) -> list[str]:
-    return [(name or "").upper() for name in names]
 
 
 def _leak(monthly: Decimal | None) -> dict[str, str]:

@@ -171,16 +171,29 @@ def test_secret_blocks__are_asked_only_for_what_is_missing(environ: pytest.Monke
 
     settings = load_settings(blocks)
 
-    assert sorted(asked) == ["notion-businessx-db-id", "resend-api-key"]
+    assert {"notion-businessx-db-id", "resend-api-key"} <= set(asked)
+    assert "notion-token" not in asked
     assert settings.resend_api_key.get_secret_value() == "re_block"
     assert settings.notion_contacts_db_id == "from-block"
 
 
-def test_secret_blocks__are_not_asked_when_nothing_is_missing(environ: pytest.MonkeyPatch) -> None:
-    def blocks(names: list[str]) -> Mapping[str, str]:
-        raise AssertionError(f"asked for {names}")
+def test_secret_blocks__give_optional_settings_too(environ: pytest.MonkeyPatch) -> None:
+    environ.delenv("TESTING_MODE", raising=False)
+    environ.delenv("RESEND_WEBHOOK_SECRET", raising=False)
 
-    assert load_settings(blocks).notion_token.get_secret_value() == "ntn_x"
+    settings = load_settings(lambda names: {"testing-mode": "true", "resend-webhook-secret": "whsec_block"})
+
+    assert settings.testing_mode is True
+    assert settings.resend_webhook_secret is not None
+    assert settings.resend_webhook_secret.get_secret_value() == "whsec_block"
+
+
+def test_secret_blocks__never_win_over_the_environment(environ: pytest.MonkeyPatch) -> None:
+    environ.setenv("TESTING_MODE", "false")
+
+    settings = load_settings(lambda names: {name: "true" for name in names if name == "testing-mode"})
+
+    assert settings.testing_mode is False
 
 
 def test_a_block_that_does_not_exist_either__is_told_as_missing(environ: pytest.MonkeyPatch) -> None:

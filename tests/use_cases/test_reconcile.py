@@ -159,7 +159,6 @@ async def test_an_event_that_fails_again_and_again__is_given_to_a_person(world: 
     assert "replay" in row.reason
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="found and reported: accept.dispatch, no rows of this id")
 async def test_a_dispatch_that_is_known_by_another_id_now__is_no_error(world: World) -> None:
     """An operator replays an event between the keeper's look and its dispatch."""
     (event_id,) = await stored(world, ago=timedelta(minutes=1))

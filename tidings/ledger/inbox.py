@@ -263,7 +263,7 @@ async def dispatch_group(connection: AsyncConnection, dispatch_id: UUID) -> tupl
             select(event.c.deployment, event.c.id).where(event.c.dispatch_id == dispatch_id).order_by(event.c.id)
         )
     ).all()
-    return rows[0].deployment, [row.id for row in rows]
+    return (rows[0].deployment if rows else ""), [row.id for row in rows]
 
 
 async def events_of_dispatch(connection: AsyncConnection, dispatch_id: UUID) -> list[UUID]:

@@ -15,7 +15,7 @@ from tidings.adapters.blocks import settings_of_this_process
 from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
 from tidings.web import health, operate, resend_webhook, unsubscribe, webhooks
-from tidings.web.keeper import keep
+from tidings.web.keeper import keep_always
 from tidings.web.middleware import Origins, SecurityHeaders
 from tidings.wiring import open_app, utc_now
 
@@ -50,7 +50,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.readiness = health.Readiness(parts)
         app.include_router(webhooks.router(parts.campaigns))
         app.openapi_schema = None
-        keeper = asyncio.create_task(keep(parts, utc_now))
+        keeper = asyncio.create_task(keep_always(parts, utc_now))
         log.info("server.started", extra={"webhooks": len(parts.campaigns.webhooks)})
         try:
             yield

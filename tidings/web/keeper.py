@@ -25,6 +25,19 @@ DISPATCH_SECONDS = 2.0
 RECONCILE_SECONDS = 10.0
 
 
+async def keep_always(parts: App, now: Callable[[], datetime]) -> None:
+    """Keep, and begin anew after an error that nobody foresaw: it is said loudly, and does not end the keeping."""
+    while True:
+        keeping = asyncio.create_task(keep(parts, now))
+        try:
+            await asyncio.wait({keeping})
+        finally:
+            keeping.cancel()
+        if not keeping.cancelled() and (error := keeping.exception()) is not None:
+            log.critical("keeper.failed", exc_info=error)
+        await asyncio.sleep(DISPATCH_SECONDS)
+
+
 async def keep(parts: App, now: Callable[[], datetime]) -> None:
     """For ever. Errors are said once each and do not end it: it is what mends them."""
     said = ""

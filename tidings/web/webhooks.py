@@ -161,10 +161,10 @@ async def read_body(request: Request, limit: int) -> bytes:
 def parse(model: type[Payload], raw: bytes) -> Payload:
     """The validated body, or 400 for what is not JSON and 422 for what does not fit, naming each field."""
     try:
-        json.loads(raw)
+        given = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"The body is not valid JSON: {error}") from error
-    if b"\\u0000" in raw:
+    if b"\\u0000" in raw and _has_nul(given):
         raise HTTPException(
             422,
             [{"loc": ["body"], "field": "", "type": "nul", "msg": "Text must not contain the NUL character"}],
@@ -173,6 +173,15 @@ def parse(model: type[Payload], raw: bytes) -> Payload:
         return model.model_validate_json(raw)
     except ValidationError as error:
         raise HTTPException(422, explain(error)) from error
+
+
+def _has_nul(value: Any) -> bool:
+    """Whether any text in there holds the one character that PostgreSQL cannot store."""
+    if isinstance(value, dict):
+        return any(_has_nul(part) for pair in value.items() for part in pair)
+    if isinstance(value, list):
+        return any(_has_nul(part) for part in value)
+    return isinstance(value, str) and "\x00" in value
 
 
 def _sender_id(request: Request) -> str | None:
