@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from live_parts import in_time
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
@@ -64,12 +65,12 @@ class Browser:
 
     def wait(self, script: str, *values: Any, within: float = 60) -> Any:
         """What a script returns, as soon as that is something."""
-        until = time.monotonic() + within
-        while time.monotonic() < until:
+        began = time.monotonic()
+        while time.monotonic() - began < in_time(within):
             if found := self.run(script, *values):
                 return found
             time.sleep(0.1)
-        raise AssertionError(f"waited {within:g} s in vain for {script!r} on {self.address}: {self.text[:500]}")
+        raise AssertionError(f"waited in vain for {script!r} on {self.address}: {self.text[:500]}")
 
     def complaints(self) -> list[str]:
         """Errors in the console since the last call."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from live_notion import BODY, SUBJECT, TEMPLATES, NotionDesk
-from live_parts import Json, Live, address, in_time
+from live_parts import Json, Live, address
 from live_sequences import noshow, signup, template_of
 
 pytestmark = pytest.mark.stack
@@ -18,7 +18,7 @@ async def refused(live: Live, path: str, body: Json, *, state: str | None = "fai
     run = await live.prefect.ended(answer["flow_run_id"])
     assert run["state_type"] == "FAILED"
     if state:
-        await live.event_is(answer["event_id"], state, within=in_time(15))
+        await live.event_is(answer["event_id"], state, within=15)
     event = await live.ledger.event(answer["event_id"])
     assert event["state"] != "handled"
     assert await live.ledger.messages(body["email"]) == []

@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from live_parts import Json, Live, address, in_time, until
+from live_parts import Json, Live, address, until
 from live_sequences import WEBHOOKS, Expected, noshow, signup, template_of
 
 pytestmark = pytest.mark.stack
@@ -80,7 +80,7 @@ async def test_a_cancelled_run__cancels_its_mails_and_no_others(live: Live, real
         message = (await live.ledger.messages(email))[2]
         return message if message["state"] == "cancelled" else None
 
-    message = await until("the ledger to say so", cancelled, within=in_time(15))
+    message = await until("the ledger to say so", cancelled, within=15)
     assert message["reason"] == "cancelled in Prefect's dashboard"
     assert message["sent_at"] is None
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 from live_notion import ENROLMENTS, NotionDesk, value
-from live_parts import Json, Live, address, in_time, until
+from live_parts import Json, Live, address, until
 from live_sequences import WEBHOOKS, Posted, noshow, signup, template_of
 
 from tidings.campaign import load_campaigns
@@ -38,7 +38,7 @@ async def test_f4_a_deployment_that_is_gone__is_noticed_and_made_again(live: Liv
         status, problems = await live.ready()
         return problems.get("deployments") if status == 503 else None
 
-    problem = await until("readiness to notice", noticed, within=in_time(15))
+    problem = await until("readiness to notice", noticed, within=15)
     assert name in problem
     assert "tidings deploy" in problem
     answer = await live.post("calendly-noshow", noshow(email))
@@ -52,7 +52,7 @@ async def test_f4_a_deployment_that_is_gone__is_noticed_and_made_again(live: Liv
     async def well() -> bool:
         return "deployments" not in (await live.ready())[1]
 
-    await until("readiness to be content", well, within=in_time(15))
+    await until("readiness to be content", well, within=15)
 
 
 async def test_f5_a_send_whose_answer_was_lost__is_neither_lost_nor_doubled(live: Live) -> None:
@@ -80,7 +80,7 @@ async def test_f8_other_parameters_than_the_code__are_noticed(live: Live) -> Non
         status, problems = await live.ready()
         return problems.get("deployments") if status == 503 else None
 
-    problem = await until("readiness to notice", noticed, within=in_time(15))
+    problem = await until("readiness to notice", noticed, within=15)
     assert name in problem
     assert "parameters" in problem
     assert "tidings deploy" in problem
@@ -90,7 +90,7 @@ async def test_f8_other_parameters_than_the_code__are_noticed(live: Live) -> Non
     async def well() -> bool:
         return "deployments" not in (await live.ready())[1]
 
-    await until("readiness to be content", well, within=in_time(15))
+    await until("readiness to be content", well, within=15)
 
 
 @pytest.mark.parametrize("name", [*(w.deployment for w in WEBHOOKS), "christmas-send-email"])

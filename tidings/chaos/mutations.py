@@ -24,24 +24,14 @@ class Change:
 
 
 MUTATIONS: dict[str, tuple[Change, ...]] = {
-    # A claim holds nobody off: runs take over what a living run is sending, under a key of their own.
+    # A claim holds nobody off: runs take over what a living run is sending, under keys of their own.
     "lease": (
         Change(MAILS, "WHERE c.settled_at IS NULL AND c.lease_until < now() AND", "WHERE c.settled_at IS NULL AND"),
         Change(
             DELIVER,
-            "            return left\n",
-            "            import uuid\n\n"
-            "            from sqlalchemy import text\n\n"
-            "            new = uuid.uuid4()\n"
-            "            await connection.execute(text(\n"
-            "                'INSERT INTO claim (id, campaign, created_at, lease_until, flow_run_id, attempts) '\n"
-            "                'SELECT :new, campaign, now(), lease_until, flow_run_id, 1 FROM claim WHERE id = :old'\n"
-            "            ), {'new': new, 'old': left.id})\n"
-            "            await connection.execute(\n"
-            "                text('UPDATE message SET claim_id = :new WHERE claim_id = :old'),\n"
-            "                {'new': new, 'old': left.id},\n"
-            "            )\n"
-            "            return Claim(new, left.messages, None)\n",
+            "                return left\n",
+            "                mine = [m.id for m in left.messages]\n"
+            "                return (await mails.split(connection, left.id, mine, self.lease, run_id))[0]\n",
         ),
     ),
     # Nobody takes over what a dead run has claimed.
