@@ -33,19 +33,22 @@ async def test_f4_a_deployment_that_is_gone__is_noticed_and_made_again(live: Liv
     deployment = await live.prefect.deployment(name)
     assert deployment is not None
     await live.prefect.delete(f"/deployments/{deployment['id']}")
+    try:
 
-    async def noticed() -> str | None:
-        status, problems = await live.ready()
-        return problems.get("deployments") if status == 503 else None
+        async def noticed() -> str | None:
+            status, problems = await live.ready()
+            return problems.get("deployments") if status == 503 else None
 
-    problem = await until("readiness to notice", noticed, within=15)
-    assert name in problem
-    assert "tidings deploy" in problem
-    answer = await live.post("calendly-noshow", noshow(email))
-    assert answer.status_code == 202
-    assert answer.json()["flow_run_id"] is None
+        problem = await until("readiness to notice", noticed, within=15)
+        assert name in problem
+        assert "tidings deploy" in problem
+        answer = await live.post("calendly-noshow", noshow(email))
+        assert answer.status_code == 202
+        assert answer.json()["flow_run_id"] is None
+    finally:
+        said = await live.cli("deploy")
 
-    assert f"deployed {name}" in await live.cli("deploy")
+    assert f"deployed {name}" in said
     mails = await live.mails(email, 3)
     assert len(mails) == 3
 
@@ -57,15 +60,19 @@ async def test_f4_a_deployment_that_is_gone__is_noticed_and_made_again(live: Liv
 
 async def test_f5_a_send_whose_answer_was_lost__is_neither_lost_nor_doubled(live: Live) -> None:
     email = address("f5")
+    await live.sandbox.change(webhook_drop=1.0)  # no report that would tell of the lost answer's mail
     fault = await live.sandbox.fault("work_then_reset", service="resend", path=SENDS, times=1)
 
     await live.accepted("christmas-signup", signup(email))
 
-    mails = await live.mails(email, 7)
+    async def sent() -> bool:
+        return await live.ledger.states(email) == ["sent"] * 7
+
+    await until("seven mails to be sent", sent)
     assert await live.sandbox.struck(fault) == 1
+    mails = await live.sandbox.inbox(email)
     assert sorted(map(template_of, mails)) == [f"christmas_email_{n}" for n in range(1, 8)]
-    messages = await live.ledger.messages(email)
-    assert {m["provider_id"] for m in messages} == {mail["id"] for mail in mails}
+    assert {m["provider_id"] for m in await live.ledger.messages(email)} == {mail["id"] for mail in mails}
 
 
 async def test_f8_other_parameters_than_the_code__are_noticed(live: Live) -> None:
@@ -209,31 +216,27 @@ async def test_f19_nothing_but_an_address__gets_mails_without_any_invention(live
     assert len(mails) == 7
     for mail in mails:
         subject, body = christmas.starter(template_of(mail))
-        said = mail["subject"] + "\n" + _without_footer(mail)
+        said = mail["subject"] + "\n" + mail["text"].partition("\n--\n")[0]
         assert "Hi there," in said
-        invented = _figures(said) - _figures(_written(subject) + _written(body))
-        assert not invented, (template_of(mail), invented)
-        for word in ("CRITICAL", "URGENT", "OPTIMIZE", "Crisis Zone", "Warning Zone", "Growth Zone", "None", "nan"):
-            assert word not in said
-        assert not re.search(r"out of 100|spots? left|weakest system:|Weakest system\b.*\b(GPS|CREW|ENGINE)", said)
-        names = set(re.findall(r"\b[A-Z]{4,}\b", said)) - set(re.findall(r"\b[A-Z]{4,}\b", _written(subject + body)))
-        assert not names, (template_of(mail), names)
+        written = _squeezed(_written(f"{subject}\n{body}"))
+        foreign = [line for line in said.splitlines() if _squeezed(_words(line)) not in written]
+        assert foreign == [], template_of(mail)  # each line is the author's own, figures and names included
 
 
 def _written(copy: str) -> str:
-    """What the author wrote himself: without the tags that values stand in for."""
-    return html.unescape(re.sub(r"\{\{.*?\}\}|\{%.*?%\}", " ", copy, flags=re.DOTALL))
+    """What the author wrote himself: defaults, and no value of any tag."""
+    filled = re.sub(r"\{\{[^}]*default\(\"([^\"]*)\"\)\s*\}\}", r"\1", copy)
+    return _words(html.unescape(re.sub(r"\{\{.*?\}\}|\{%.*?%\}|<[^>]+>", " ", filled, flags=re.DOTALL)))
 
 
-def _figures(text: str) -> set[str]:
-    without_links = re.sub(r"https?://\S+", " ", text)
-    without_numbering = re.sub(r"(?m)^\s*\d+\. ", "", without_links)  # of the author's own lists
-    return set(re.findall(r"\d[\d.,]*", without_numbering))
+def _words(text: str) -> str:
+    """Without addresses, and without the marks by which the text part shows links and lists."""
+    without_links = re.sub(r"https?://\S+?(?=[)\]\s]|$)", " ", text)
+    return re.sub(r"^\s*\d+\. |[\[\]()*]", " ", without_links)
 
 
-def _without_footer(mail: Json) -> str:
-    text: str = mail["text"]
-    return text.partition("\n--\n")[0]
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
 
 
 def test_f19_the_address_only_body__is_what_it_says(five: dict[str, Posted]) -> None:

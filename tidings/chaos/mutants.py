@@ -53,7 +53,7 @@ def run_mutant(name: str, arguments: list[str], console: Console) -> int:
         mutated(code, MUTATIONS[name])
         console.print(f"mutation {name}: {len(MUTATIONS[name])} changes in a copy of the product", highlight=False)
         done = subprocess.run(
-            [sys.executable, "-m", "tidings.chaos", *arguments, "--keep", str(Path(folder) / "data")],
+            [sys.executable, "-m", "tidings.chaos", *arguments],
             cwd=code,
             env=os.environ | {"PYTHONPATH": str(code)},
         )
