@@ -6,13 +6,14 @@ Tests run one after the other and each has addresses of its own, so that none di
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 from live_notion import NotionDesk
-from live_parts import Live
-from live_sequences import Posted, post_all
+from live_parts import Json, Live
+from live_sequences import Posted, post_all, post_bare
 
 from tidings.local.config import StackConfig
 from tidings.local.stack import Stack
@@ -67,6 +68,18 @@ async def real_time(running: Live) -> AsyncIterator[str]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def five(running: Live) -> dict[str, Posted]:
+async def posted(running: Live) -> tuple[dict[str, Posted], list[Json]]:
+    """Everything that is posted once for all tests that only look, at the same time."""
+    return await asyncio.gather(post_all(running), post_bare(running))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def five(posted: tuple[dict[str, Posted], list[Json]]) -> dict[str, Posted]:
     """All five webhooks posted once, and every mail of theirs delivered."""
-    return await post_all(running)
+    return posted[0]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def bare(posted: tuple[dict[str, Posted], list[Json]]) -> list[Json]:
+    """The mails of a signup with nothing but an address."""
+    return posted[1]

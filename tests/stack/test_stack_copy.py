@@ -67,9 +67,6 @@ async def test_f3_a_name_with_more_behind_it__is_not_the_template(live: Live, de
     assert DATABASE in message
     assert "tidings templates push" in message
 
-    await desk.put_back()
-    await replayed(live, email, 7)
-
 
 async def test_one_empty_body__stops_the_sequence_before_its_first_mail(live: Live, desk: NotionDesk) -> None:
     email = address("empty")
