@@ -28,7 +28,19 @@ from tidings.ports import Sender
 from tidings.unsubscribe import Links
 from tidings.wiring import NotionCopy
 
-TABLES = ("outcome", "suppression", "memo", "message", "claim", "enrolment", "event", "dispatch", "contact")
+TABLES = (
+    "outcome",
+    "suppression",
+    "memo",
+    "message",
+    "claim",
+    "enrolment",
+    "booking",
+    "milestone",
+    "event",
+    "dispatch",
+    "contact",
+)
 IDENTITY = Identity("Tidings <hello@tidings.test>", "Tidings", "1 Example Street, Toronto", None)
 LINKS = Links(secret="s" * 32, public_url="https://t.tidings.test", sender=IDENTITY.sender)
 RICH: dict[str, Any] = {"rich_text": {}}

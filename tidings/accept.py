@@ -50,6 +50,7 @@ def arrival(
         received_at=now,
         ignored_because=payload.ignored_because(),
         testing_minute=testing_minute,
+        facts=payload.facts(),
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tidings.errors import CampaignError
-from tidings.model import ContactFacts
+from tidings.model import ContactFacts, Fact
 
 SLUG = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
 
@@ -48,6 +48,10 @@ class Payload(BaseModel, ABC):
     def ignored_because(self) -> str | None:
         """Why this starts nothing, or None when it does."""
         return None
+
+    def facts(self) -> tuple[Fact, ...]:
+        """What it says of bookings, payments and signatures, also where it starts nothing."""
+        return ()
 
     def anchor(self, received_at: datetime) -> datetime:
         """The moment that the sequence's gaps count from."""

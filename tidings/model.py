@@ -61,6 +61,74 @@ OUTCOME_RANK = {
 }
 
 
+class BookingState(StrEnum):
+    """What was last said of a booking, or of a contact's no-show at one."""
+
+    BOOKED = "booked"
+    CANCELLED = "cancelled"
+    #: Another booking has taken its place; it never becomes anything else.
+    MOVED = "moved"
+    MISSED = "missed"
+    #: A no-show that was taken back.
+    ATTENDED = "attended"
+
+
+class MilestoneKind(StrEnum):
+    """What a customer does once on the way in."""
+
+    PAID = "paid"
+    SIGNED = "signed"
+
+
+@dataclass(frozen=True, slots=True)
+class BookingFact:
+    """What one webhook says of one booking. `ends` names sequences about it that end with that, and why."""
+
+    key: str
+    state: BookingState
+    #: By the sender's clock; None: when the webhook came in. What was said earlier never overrules what was said later.
+    said_at: datetime | None
+    starts_at: datetime | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    ends: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MilestoneFact:
+    """That a contact has paid or signed, once however often it is said. None for `at`: when the webhook came in."""
+
+    kind: MilestoneKind
+    key: str
+    at: datetime | None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Fact = BookingFact | MilestoneFact
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """A booking, or a contact's no-show at one, as the ledger knows it."""
+
+    key: str
+    state: BookingState
+    said_at: datetime
+    starts_at: datetime | None
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """A payment or a signature as the ledger knows it."""
+
+    kind: MilestoneKind
+    key: str
+    at: datetime
+    details: Mapping[str, Any]
+    #: It has had its effect: an enrolment was made with it.
+    used: bool
+
+
 @dataclass(frozen=True, slots=True)
 class ContactFacts:
     """What one webhook says about a person. Unknown values are None and never overwrite known ones."""
@@ -88,6 +156,8 @@ class Arrival:
     ignored_because: str | None
     #: Length of a "minute" in seconds while TESTING_MODE is on, else None.
     testing_minute: float | None
+    #: What it says of bookings, payments and signatures.
+    facts: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +213,8 @@ class Plan:
     anchor: datetime
     testing_minute: float | None
     messages: tuple[PlannedMessage, ...]
+    #: The booking that it is about, when it ends or moves with that.
+    booking: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

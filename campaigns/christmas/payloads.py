@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from tidings.campaign import Payload
-from tidings.model import ContactFacts
+from tidings.model import BookingFact, BookingState, ContactFacts, Fact, MilestoneFact, MilestoneKind
 from tidings.segment import segment
 
 from .assessment import AssessmentFacts, assessment_variables
@@ -275,6 +275,11 @@ class Onboarding(Person):
     def ignored_because(self) -> str | None:
         return None if self.payment_confirmed else "the payment is not confirmed"
 
+    def facts(self) -> tuple[Fact, ...]:
+        said = ((MilestoneKind.PAID, self.payment_confirmed), (MilestoneKind.SIGNED, self.docusign_completed))
+        key = f"flat:{self.enrolment_key()}"
+        return tuple(MilestoneFact(kind, key, None) for kind, true in said if true)
+
     def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         return {
             **super().variables(settings, now),
@@ -374,6 +379,12 @@ class Booking(Payload):
         if self.triggerEvent == "BOOKING_CREATED":
             return None
         return f"{self.triggerEvent} starts no sequence"
+
+    def facts(self) -> tuple[Fact, ...]:
+        if self.triggerEvent != "BOOKING_CREATED":
+            return ()
+        key = f"calcom:{self.payload.uid}"
+        return (BookingFact(key, BookingState.BOOKED, self.createdAt, self.payload.startTime),)
 
     def anchor(self, received_at: datetime) -> datetime:
         return self.payload.startTime or received_at

@@ -14,6 +14,7 @@ from sqlalchemy import and_, case, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tidings.ledger import facts
 from tidings.ledger.tables import contact, dispatch, event
 from tidings.model import Arrival, ContactFacts, Event, EventState, Receipt
 
@@ -79,6 +80,9 @@ async def accept(
     if fresh:
         contacts = await _upsert_contacts(connection, fresh)
         stored = await _insert_events(connection, fresh, contacts, gathered)
+        told = [(a, contacts[a.contact.email][0]) for a in fresh if a.facts and a.contact and a.id in stored]
+        if told:
+            await facts.record(connection, told)
         if len(stored) < len(fresh):  # another process stored one of them between our look and our insert
             known = await _known(connection, arrivals)
     else:
@@ -125,14 +129,14 @@ async def _known(connection: AsyncConnection, arrivals: Sequence[Arrival]) -> di
 
 
 async def _upsert_contacts(connection: AsyncConnection, fresh: list[Arrival]) -> dict[str, tuple[UUID, bool]]:
-    facts: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     for arrival in fresh:
         if arrival.contact:
-            before, _ = facts.get(arrival.contact.email, (None, None))
-            facts[arrival.contact.email] = (_merged(before, arrival.contact), arrival.received_at)
-    if not facts:
+            before, _ = known.get(arrival.contact.email, (None, None))
+            known[arrival.contact.email] = (_merged(before, arrival.contact), arrival.received_at)
+    if not known:
         return {}
-    ordered = [facts[email] for email in sorted(facts)]
+    ordered = [known[email] for email in sorted(known)]
     rows = await connection.execute(
         _UPSERT_CONTACTS,
         {

@@ -72,6 +72,7 @@ async def enrol(connection: AsyncConnection, plans: Sequence[Plan], now: datetim
                 "campaign": plan.campaign,
                 "sequence": plan.sequence,
                 "key": plan.key,
+                "booking": plan.booking,
                 "segment": plan.segment,
                 "variables": dict(plan.variables),
                 "anchor": plan.anchor,

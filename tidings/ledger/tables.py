@@ -84,6 +84,31 @@ event = Table(
     Index("ix_event_contact_id", "contact_id"),
 )
 
+booking = Table(
+    "booking",
+    metadata,
+    Column("key", Text, primary_key=True, comment="the sender's name and its id; a no-show has a row of its own"),
+    Column("contact_id", Uuid, ForeignKey("contact.id"), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("starts_at", Moment),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'::jsonb"), comment="names, zone, links"),
+    Column("booked_at", Moment, comment="when it was made; null until that is said"),
+    Column("said_at", Moment, nullable=False, comment="when its state was said, by the sender's clock"),
+    Index("ix_booking_contact_id", "contact_id"),
+)
+
+milestone = Table(
+    "milestone",
+    metadata,
+    Column("kind", Text, primary_key=True, comment="paid or signed"),
+    Column("key", Text, primary_key=True, comment="the sender's id of the payment or the envelope"),
+    Column("contact_id", Uuid, ForeignKey("contact.id"), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("used_at", Moment, comment="when an enrolment was made with it"),
+    Index("ix_milestone_contact_id", "contact_id"),
+)
+
 dispatch = Table(
     "dispatch",
     metadata,
@@ -104,6 +129,7 @@ enrolment = Table(
     Column("campaign", Text, nullable=False),
     Column("sequence", Text, nullable=False),
     Column("key", Text, nullable=False, comment="the business key: contact, booking or payment"),
+    Column("booking", Text, comment="the booking it is about, when it ends or moves with that"),
     Column("segment", Text),
     Column("variables", JSONB, nullable=False),
     Column("anchor", Moment, nullable=False),
@@ -115,6 +141,7 @@ enrolment = Table(
     UniqueConstraint("campaign", "sequence", "key"),
     Index("ix_enrolment_contact_id", "contact_id"),
     Index("ix_enrolment_event_id", "event_id"),
+    Index("ix_enrolment_booking", "booking", postgresql_where=text("booking IS NOT NULL")),
     Index(
         "ix_enrolment_unmirrored",
         "updated_at",
