@@ -29,6 +29,8 @@ from tidings.unsubscribe import Links
 from tidings.wiring import NotionCopy
 
 TABLES = (
+    "form_limit",
+    "form_tally",
     "outcome",
     "suppression",
     "memo",

@@ -21,6 +21,8 @@ class EventState(StrEnum):
     IGNORED = "ignored"
     #: From an authenticated sender, and not valid; kept as it came, to be replayed when the code understands it.
     QUARANTINED = "quarantined"
+    #: From the public form, and taken for a bot's; kept as it came, and handled only when an operator names it.
+    BLOCKED = "blocked"
     #: Cannot be handled until a person mends something; `reason` says what. Replay it then.
     FAILED = "failed"
 
@@ -141,6 +143,25 @@ class ContactFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """How many new events one sender may bring within a while (tidings.ledger.limits.WINDOW)."""
+
+    #: What it counts by: "client address" or "email".
+    kind: str
+    #: A keyed digest of the address: whoever reads the table learns nobody's.
+    bucket: UUID
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """A quota that is used up, and until when."""
+
+    quota: Quota
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Arrival:
     """A validated webhook, ready to be stored."""
 
@@ -158,6 +179,8 @@ class Arrival:
     testing_minute: float | None
     #: What it says of bookings, payments and signatures.
     facts: tuple[Fact, ...] = ()
+    #: What it is counted against; empty for senders that are known.
+    quotas: tuple[Quota, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +193,8 @@ class Receipt:
     ignored_because: str | None
     flow_run_id: UUID | None
     dispatch_id: UUID | None
+    #: Set when it was not stored, because its sender has to wait.
+    over: Over | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger import facts
+from tidings.ledger import limits
 from tidings.ledger.tables import contact, dispatch, event
-from tidings.model import Arrival, ContactFacts, Event, EventState, Receipt
+from tidings.model import Arrival, ContactFacts, Event, EventState, Over, Receipt
 
 # One statement for many webhooks, so that a group costs one round trip and one commit. Contacts are locked in
 # the order of their addresses, so that two groups that share contacts cannot wait for each other.
@@ -72,11 +73,15 @@ async def accept(
     """Store webhooks that are new, and say for each what is on record.
 
     Events of one deployment in this call share a dispatch id, so one handler run takes them together: that of
-    `gathered`, by deployment, or a new one. A repeat changes nothing, not even the contact.
+    `gathered`, by deployment, or a new one. A repeat changes nothing, not even the contact. What is over one of its
+    quotas is not stored either, and its receipt says so.
     """
     gathered = gathered or {}
     known = await _known(connection, arrivals)
     fresh = _first_of_each(a for a in arrivals if (a.source, a.key) not in known)
+    over = await limits.take(connection, [(a.quotas, a.received_at) for a in fresh])
+    known |= {(a.source, a.key): _refused(a, o) for a, o in zip(fresh, over, strict=True) if o}
+    fresh = [a for a, o in zip(fresh, over, strict=True) if o is None]
     if fresh:
         contacts = await _upsert_contacts(connection, fresh)
         stored = await _insert_events(connection, fresh, contacts, gathered)
@@ -84,7 +89,7 @@ async def accept(
         if told:
             await facts.record(connection, told)
         if len(stored) < len(fresh):  # another process stored one of them between our look and our insert
-            known = await _known(connection, arrivals)
+            known |= await _known(connection, arrivals)
     else:
         contacts, stored = {}, {}
     return [stored[a.id] if a.id in stored else _repeat(a, fresh, stored, known) for a in arrivals]
@@ -95,6 +100,10 @@ def _first_of_each(arrivals: Any) -> list[Arrival]:
     for arrival in arrivals:
         unique.setdefault((arrival.source, arrival.key), arrival)
     return list(unique.values())
+
+
+def _refused(arrival: Arrival, over: Over) -> Receipt:
+    return Receipt(arrival.id, False, False, None, None, None, over)
 
 
 def _repeat(
@@ -239,25 +248,37 @@ async def quarantine(
     raw: bytes,
     reason: str,
     now: datetime,
-) -> None:
-    """Keep a body that is not valid, once however often it is sent. Bytes that are no text are kept escaped."""
+    state: EventState = EventState.QUARANTINED,
+) -> UUID:
+    """Keep a body that starts nothing, once however often it is sent; returns its event's id.
+
+    Bytes that are no text are kept escaped.
+    """
     body = raw.decode("utf-8", "backslashreplace").replace("\x00", "\\x00")
-    await connection.execute(
+    kept_as = "quarantine" if state is EventState.QUARANTINED else state.value
+    key = f"{kept_as}:{hashlib.sha256(raw).hexdigest()}"
+    rows = await connection.execute(
         insert(event)
         .values(
             id=uuid4(),
             source=source,
-            key=f"quarantine:{hashlib.sha256(raw).hexdigest()}",
+            key=key,
             campaign=campaign,
             deployment=deployment,
             body=body,
             contact_created=False,
             received_at=now,
-            state=EventState.QUARANTINED,
+            state=state,
             reason=reason,
         )
         .on_conflict_do_nothing(index_elements=["source", "key"])
+        .returning(event.c.id)
     )
+    stored: UUID | None = rows.scalar_one_or_none()
+    if stored is None:
+        rows = await connection.execute(select(event.c.id).where(event.c.source == source, event.c.key == key))
+        stored = rows.scalar_one()
+    return stored
 
 
 async def dispatch_group(connection: AsyncConnection, dispatch_id: UUID) -> tuple[str, list[UUID]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     Boolean,
     Column,
+    Date,
     DateTime,
     Float,
     ForeignKey,
@@ -224,6 +225,26 @@ suppression = Table(
     Column("created_at", Moment, nullable=False),
     Column("lifted_at", Moment),
     Index("ix_suppression_active", "contact_id", postgresql_where=text("lifted_at IS NULL")),
+)
+
+# Unlogged: a crash of PostgreSQL forgets the counts, which harms nobody, and each costs less.
+form_limit = Table(
+    "form_limit",
+    metadata,
+    Column("bucket", Uuid, primary_key=True, comment="keyed digest of a client address or an email"),
+    Column("posts", Integer, nullable=False, comment="new events since the window began, refused ones too"),
+    Column("until", Moment, nullable=False, comment="when the window ends and the count begins anew"),
+    Index("ix_form_limit_until", "until"),
+    prefixes=["UNLOGGED"],
+)
+
+form_tally = Table(
+    "form_tally",
+    metadata,
+    Column("day", Date, primary_key=True, comment="UTC"),
+    Column("source", Text, primary_key=True, comment="the webhook's path"),
+    Column("reason", Text, primary_key=True, comment="why the public form turned it away"),
+    Column("times", Integer, nullable=False),
 )
 
 memo = Table(
