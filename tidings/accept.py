@@ -17,7 +17,7 @@ from tidings.campaign import Campaign, Payload, Webhook
 from tidings.errors import LedgerUnavailable, RetryLater, ServiceError
 from tidings.gather import Gatherings
 from tidings.ledger import Ledger, dispatches, inbox
-from tidings.model import Arrival, Receipt
+from tidings.model import Arrival, Quota, Receipt
 from tidings.ports import Runs
 
 log = logging.getLogger("tidings.accept")
@@ -37,8 +37,12 @@ def arrival(
     key: str | None,
     now: datetime,
     testing_minute: float | None,
+    quotas: tuple[Quota, ...] = (),
 ) -> Arrival:
-    """A validated body as an event. `key` is the sender's own event id, when it sent one in a header."""
+    """A validated body as an event. `key` is the sender's own event id, when it sent one in a header.
+
+    `quotas` are what a sender that nobody knows is counted against.
+    """
     return Arrival(
         id=uuid4(),
         source=webhook.path,
@@ -51,6 +55,7 @@ def arrival(
         ignored_because=payload.ignored_because(),
         testing_minute=testing_minute,
         facts=payload.facts(),
+        quotas=quotas,
     )
 
 

@@ -196,7 +196,7 @@ def _utc(moment: datetime | None) -> datetime | None:
 @events_app.command("list")
 def events_list(
     state: Annotated[
-        str | None, typer.Option(help="accepted, dispatched, handled, ignored, quarantined or failed")
+        str | None, typer.Option(help="accepted, dispatched, handled, ignored, quarantined, blocked or failed")
     ] = None,
     source: Annotated[str | None, typer.Option(help="The webhook's path, such as christmas-signup")] = None,
     since: Since = None,

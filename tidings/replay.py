@@ -17,6 +17,8 @@ from tidings.ports import Runs
 
 #: Most events that one call replays; call again for more.
 LIMIT = 10_000
+#: States of events that no handler run is for as they stand.
+ASIDE = frozenset({EventState.IGNORED, EventState.QUARANTINED, EventState.BLOCKED})
 
 
 async def replay(
@@ -32,13 +34,16 @@ async def replay(
 ) -> dict[UUID, str]:
     """Give events a new handler run. An event whose enrolment exists changes nothing when it is handled again.
 
-    A quarantined body is validated anew, and taken in as an event of its own when it is valid now.
+    A quarantined body is validated anew, and taken in as an event of its own when it is valid now; so is one that was
+    taken for a bot's, but only when it is named: a stretch of time may hold thousands of real bots.
     """
     rows = {row.id: row for row in await _chosen(ledger, ids, failed, since, until)}
     result = dict.fromkeys(set(ids) - set(rows), "not known")
     result |= {i: "starts nothing by rule" for i, row in rows.items() if row.state == EventState.IGNORED}
-    quarantined = [row for row in rows.values() if row.state == EventState.QUARANTINED]
-    again = [i for i, r in rows.items() if r.state not in {EventState.IGNORED, EventState.QUARANTINED}]
+    blocked = {i for i, row in rows.items() if row.state == EventState.BLOCKED}
+    result |= dict.fromkeys(blocked - set(ids), "was taken for a bot's; name it to take it in")
+    quarantined = [r for i, r in rows.items() if r.state == EventState.QUARANTINED or i in blocked & set(ids)]
+    again = [i for i, r in rows.items() if r.state not in ASIDE]
     if dry_run:
         return result | dict.fromkeys([*again, *(r.id for r in quarantined)], "would be replayed")
     async with ledger.transaction() as connection:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tidings.errors import ConfigError
@@ -99,6 +99,29 @@ class Settings(BaseSettings):
     admin_token: SecretStr | None = setting(
         None, block="admin-token", description="Token of the operators' API under /api; without it that API is closed"
     )
+    form_min_seconds: float = setting(
+        2.0, ge=0, description="A public form sent sooner after it was shown (its form_seconds) is taken for a bot's"
+    )
+    form_fields_required: bool = setting(
+        False, description="true refuses (422) a public form without form_trap and form_seconds"
+    )
+    form_limit_per_client: int = setting(
+        60, ge=0, description="New public forms from one client address in 10 minutes, then 429; 0 sets no limit"
+    )
+    form_limit_per_email: int = setting(
+        5, ge=0, description="New public forms with one email address in 10 minutes, then 429; 0 sets no limit"
+    )
+    trusted_proxies: int = setting(
+        0,
+        ge=0,
+        description="Reverse proxies before this server that each add to X-Forwarded-For; 0 believes no such header",
+    )
+    turnstile_secret: SecretStr | None = setting(
+        None, block="turnstile-secret", description="Secret key of Cloudflare Turnstile; public forms must then pass it"
+    )
+    hcaptcha_secret: SecretStr | None = setting(
+        None, block="hcaptcha-secret", description="Secret key of hCaptcha; public forms must then pass it"
+    )
     calendly_link: str | None = setting(None, description="Page where a contact books a call")
     portal_url: str | None = setting(None, description="Page where a customer finds their project")
     pdf_download_link: str | None = setting(None, description="Page where a contact downloads their report")
@@ -139,6 +162,12 @@ class Settings(BaseSettings):
         if "@" not in value or "\n" in value or "\r" in value:
             raise ValueError('must be an address such as "Clinic <hello@mail.clinic.ca>"')
         return value
+
+    @model_validator(mode="after")
+    def _one_captcha(self) -> Settings:
+        if self.turnstile_secret and self.hcaptcha_secret:
+            raise ValueError("TURNSTILE_SECRET and HCAPTCHA_SECRET are both set; set the one whose widget the form has")
+        return self
 
     @property
     def testing_minute(self) -> float | None:
@@ -241,6 +270,9 @@ def _problems(error: ValidationError) -> list[str]:
     """Each problem with the variable's name, what is wrong, and how to mend it."""
     lines = []
     for item in error.errors(include_input=False):
+        if not item["loc"]:  # of several settings together, whose message names them
+            lines.append(item["msg"].removeprefix("Value error, "))
+            continue
         name = str(item["loc"][0])
         field = Settings.model_fields[name]
         block = block_of(name)

@@ -22,6 +22,7 @@ from tidings.ledger.migrate import migrate
 from tidings.notion_schema import databases
 from tidings.settings import Settings, asyncpg_url
 from tidings.web.app import create_app
+from tidings.web.form import Form
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +86,9 @@ async def web(application: FastAPI, web_ledger: Ledger, box: Sandbox) -> AsyncIt
         for table in TABLES:
             await connection.exec_driver_sql(f"DELETE FROM {table}")
     runs = FakeRuns()
-    application.state.intake = Intake(application.state.parts.ledger, runs, now=now)
+    parts = application.state.parts
+    application.state.intake = Intake(parts.ledger, runs, now=now)
+    application.state.form = Form(parts.ledger, parts.settings, captcha=None, now=now)
     transport = httpx.ASGITransport(app=application, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://tidings.test") as http:
         yield Web(http, web_ledger, runs, application)

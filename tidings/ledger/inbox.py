@@ -14,8 +14,7 @@ from sqlalchemy import and_, case, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tidings.ledger import facts
-from tidings.ledger import limits
+from tidings.ledger import facts, limits
 from tidings.ledger.tables import contact, dispatch, event
 from tidings.model import Arrival, ContactFacts, Event, EventState, Over, Receipt
 

@@ -12,9 +12,11 @@ from fastapi.responses import JSONResponse
 
 from tidings.accept import Intake
 from tidings.adapters.blocks import settings_of_this_process
+from tidings.adapters.captcha import Captcha
 from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
 from tidings.web import health, operate, resend_webhook, unsubscribe, webhooks
+from tidings.web.form import Form
 from tidings.web.keeper import keep_always
 from tidings.web.middleware import Origins, SecurityHeaders
 from tidings.wiring import open_app, utc_now
@@ -47,18 +49,25 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with open_app(settings) as parts:
         intake = Intake(parts.ledger, parts.runs, now=utc_now)
         app.state.parts, app.state.intake = parts, intake
+        captcha = Captcha.of(settings)
+        app.state.form = form = Form(parts.ledger, settings, captcha=captcha, now=utc_now)
         app.state.readiness = health.Readiness(parts)
         app.include_router(webhooks.router(parts.campaigns))
         app.openapi_schema = None
-        keeper = asyncio.create_task(keep_always(parts, utc_now))
+        always = [asyncio.create_task(t) for t in (keep_always(parts, utc_now), form.write_tally_always())]
         log.info("server.started", extra={"webhooks": len(parts.campaigns.webhooks)})
         try:
             yield
         finally:
-            keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeper
+            for task in always:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await intake.drain()
+            if captcha:
+                await captcha.close()
+            with suppress(LedgerUnavailable):  # a figure is lost then, and no form
+                await form.write_tally()
 
 
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:

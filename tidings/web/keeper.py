@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import text
 
 from tidings.errors import TidingsError
-from tidings.ledger import Ledger
+from tidings.ledger import Ledger, limits
 from tidings.reconcile import bury_dead, dispatch_waiting, reconcile
 from tidings.wiring import App
 
@@ -60,6 +60,8 @@ async def _rounds(parts: App, now: Callable[[], datetime]) -> None:
         if count % rounds_between == 0:
             await bury_dead(parts.ledger, parts.runs, now())
             done = await reconcile(parts.ledger, parts.runs, parts.campaigns, now())
+            async with parts.ledger.transaction() as connection:
+                await limits.forget(connection, now())
             if any(done.values()):
                 log.info("keeper.reconciled", extra={k.replace(" ", "_"): v for k, v in done.items() if v})
         else:

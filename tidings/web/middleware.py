@@ -51,5 +51,6 @@ class Origins:
                 allow_origins=scope["app"].state.parts.settings.origins,
                 allow_methods=["GET", "POST"],
                 allow_headers=["content-type"],
+                expose_headers=["retry-after"],  # for a form that tells its visitor when to try again
             )
         await self._allowed(scope, receive, send)

@@ -13,8 +13,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from tidings.accept import Intake, answer, arrival
 from tidings.campaign import Campaign, Campaigns, Payload, Webhook, explain
+from tidings.form import Signals
 from tidings.ledger import inbox
 from tidings.web.auth import authenticated
+from tidings.web.form import NO_VISIT, Form
 from tidings.wiring import App, utc_now
 
 log = logging.getLogger("tidings.web")
@@ -46,6 +48,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "The body is too large"},
     415: {"model": Problem, "description": "The body is not declared as application/json"},
     422: {"model": Problem, "description": "A field is missing or wrong; the answer names it"},
+    429: {"model": Problem, "description": "Too many public forms of one sender; send it again after Retry-After"},
     503: {"model": Problem, "description": "Not stored; try again after the time in Retry-After"},
 }
 
@@ -69,6 +72,8 @@ def router(campaigns: Campaigns) -> APIRouter:
 
 def _request_body(webhook: Webhook) -> dict[str, Any]:
     schema = webhook.payload.model_json_schema(ref_template="#/components/schemas/{model}")
+    if webhook.public:
+        schema["properties"] |= Signals.model_json_schema()["properties"]
     examples = {name: {"value": body} for name, body in webhook.examples.items()}
     return {
         "requestBody": {
@@ -105,6 +110,10 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
             if known:
                 await _quarantine(parts, campaign, webhook, raw, refusal)
             raise
+        form: Form = request.app.state.form
+        visit = await form.look_at(request, webhook, payload, raw) if webhook.public else NO_VISIT
+        if visit.bot:
+            return await form.keep_from(campaign, webhook, raw, visit, visit.bot)
         event = arrival(
             campaign,
             webhook,
@@ -113,8 +122,11 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
             key=_sender_id(request),
             now=utc_now(),
             testing_minute=parts.settings.testing_minute,
+            quotas=visit.quotas,
         )
         receipt = await intake.take(event)
+        if receipt.over:
+            form.refuse(webhook, receipt.over)
         run_id = receipt.flow_run_id
         if run_id is None and receipt.dispatch_id is not None:
             run_id = await intake.dispatch(webhook.deployment, receipt.dispatch_id)
