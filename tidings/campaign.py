@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tidings.errors import CampaignError
-from tidings.model import ContactFacts, Fact
+from tidings.model import Basis, ContactFacts, Fact, Turn
 
 SLUG = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
 
@@ -65,6 +65,18 @@ class Payload(BaseModel, ABC):
         """The contact's segment, when the body says enough to know it."""
         return None
 
+    def basis(self) -> Basis:
+        """What allows mails to the contact. Without a word of the model's it is the weakest, which runs out first."""
+        return Basis.INQUIRY
+
+    def consented_at(self, received_at: datetime) -> datetime:
+        """When the contact has agreed, bought or asked; implied consent counts from then."""
+        return received_at
+
+    def consent_wording(self) -> str | None:
+        """What the contact was told when it agreed, where the sender says so."""
+        return None
+
     def sent_elsewhere(self) -> Mapping[int, datetime]:
         """Positions that someone else has sent already, and when."""
         return {}
@@ -79,17 +91,41 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Exit:
+    """Who takes this turn leaves the sequence that lists it, for the reason `because`."""
+
+    on: Turn
+    because: str
+    #: Also who had taken it before entering: such as a buyer, who stays one.
+    ever: bool = False
+
+
+#: A sequence that may be entered again as soon as it has ended.
+ALWAYS = timedelta(0)
+
+
+@dataclass(frozen=True)
 class Sequence:
-    """Mails in order. `priority` decides between sequences of one contact: higher wins."""
+    """Mails in order.
+
+    `priority` decides between sequences of one contact that run at the same time: what is due of a lower one is not
+    sent. `exits` end it for good. `again_after` is how long after its end it may be entered again under the same key
+    (ALWAYS: at once, None: never). With `confirmation`, a template, the first mail asks the contact to confirm
+    (double opt-in), and nothing else is sent before the click.
+    """
 
     name: str
     title: str
     steps: tuple[Step, ...]
     priority: int = 0
+    exits: tuple[Exit, ...] = ()
+    again_after: timedelta | None = None
+    confirmation: str | None = None
 
     @cached_property
     def templates(self) -> tuple[str, ...]:
-        return tuple(step.template for step in self.steps)
+        asking = (self.confirmation,) if self.confirmation else ()
+        return (*asking, *(step.template for step in self.steps))
 
 
 @dataclass(frozen=True)
@@ -140,6 +176,10 @@ class Campaign:
         for sequence in self.sequences:
             if not sequence.steps:
                 yield f"sequence {sequence.name!r} has no steps"
+            if sequence.again_after is not None and sequence.again_after < ALWAYS:
+                yield f"sequence {sequence.name!r} may be entered again before it has ended: again_after is negative"
+            if sequence.confirmation and any(step.after < timedelta(0) for step in sequence.steps):
+                yield f"sequence {sequence.name!r} asks for a click, so none of its mails can be due before its anchor"
 
     @property
     def send_deployment(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -28,6 +28,8 @@ class EventState(StrEnum):
 
 
 class MessageState(StrEnum):
+    #: Waits for the contact's click in the mail that asks for it (double opt-in); has no due time of its own yet.
+    HELD = "held"
     #: Waits for its due time.
     SCHEDULED = "scheduled"
     #: Claimed by a run; its body is stored or about to be.
@@ -51,7 +53,23 @@ class MessageState(StrEnum):
 
 
 #: States from which a message never moves by itself.
-FINAL_STATES = frozenset(MessageState) - {MessageState.SCHEDULED, MessageState.SENDING, MessageState.SENT}
+FINAL_STATES = frozenset(MessageState) - {
+    MessageState.HELD,
+    MessageState.SCHEDULED,
+    MessageState.SENDING,
+    MessageState.SENT,
+}
+
+class Severity(StrEnum):
+    """How bad a report is for further mails to the same address."""
+
+    #: The address does not exist, or refuses us for good: suppressed at once.
+    HARD = "hard"
+    #: The contact called a mail spam: suppressed at once.
+    COMPLAINT = "complaint"
+    #: A mailbox that is full, a server that is away: counted, and suppressed for a time when they add up.
+    SOFT = "soft"
+
 
 #: Provider outcomes in rising order: a late or repeated event never lowers a message's state.
 OUTCOME_RANK = {
@@ -129,6 +147,41 @@ class Milestone:
     details: Mapping[str, Any]
     #: It has had its effect: an enrolment was made with it.
     used: bool
+
+
+class Turn(StrEnum):
+    """What ends sequences: the way that the contact was asked to go, taken."""
+
+    #: A booking that still stands: neither cancelled nor moved to another.
+    BOOKED = "booked"
+    PAID = "paid"
+
+
+class Basis(StrEnum):
+    """What allows mails to a contact, as Canada's anti-spam law (CASL) tells them apart."""
+
+    #: The contact said yes, and was told to what. Holds until it is withdrawn.
+    EXPRESS = "express"
+    #: The contact has bought something: implied for two years.
+    PURCHASE = "purchase"
+    #: The contact has asked or booked something: implied for six months.
+    INQUIRY = "inquiry"
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """The evidence that an enrolment may be mailed."""
+
+    basis: Basis
+    #: Where it came in: the webhook's path.
+    source: str
+    at: datetime
+    #: What the contact was told, or has done; None when the sender did not say.
+    wording: str | None
+    #: The address that it is for.
+    address: str
+    #: When implied consent runs out; None: not by itself.
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +293,11 @@ class Plan:
     messages: tuple[PlannedMessage, ...]
     #: The booking that it is about, when it ends or moves with that.
     booking: str | None = None
+    #: None: not kept (nothing enrols so any more).
+    consent: Consent | None = None
+    #: How long after its end the sequence may be entered again under the same key; None: never.
+    again_after: timedelta | None = None
+    received_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,3 +355,5 @@ class Report:
     reason: str | None
     #: Our message's id, when our tags came back.
     message_id: str | None = None
+    #: What it says about the address; None when nothing.
+    severity: Severity | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tidings.campaign import Campaign, Sequence, Step, Webhook
+from tidings.campaign import Campaign, Exit, Sequence, Step, Webhook
+from tidings.model import Turn
 
 from .examples import BOOKING, MAYBE, NO_SHOW, ONBOARDING, SIGNUP
 from .payloads import Booking, Maybe, NoShow, Onboarding, Signup
@@ -15,14 +16,44 @@ def _steps(prefix: str, *hours: float) -> tuple[Step, ...]:
     return tuple(Step(f"{prefix}_{n}", timedelta(hours=gap)) for n, gap in enumerate(hours, start=1))
 
 
+BOOKED = "the contact has booked a call"
+PAID = Exit(Turn.PAID, "the contact has paid", ever=True)
+
 CAMPAIGN = Campaign(
     name="christmas",
     title="BusOS Christmas",
     sequences=(
-        Sequence("nurture", "Nurture", _steps("christmas_email", 0, 24, 72, 120, 168, 216, 264), priority=10),
-        Sequence("noshow", "No-show recovery", _steps("noshow_recovery_email", 5 / 60, 24, 48), priority=20),
-        Sequence("postcall", "Post-call maybe", _steps("postcall_maybe_email", 1, 72, 168), priority=30),
-        Sequence("precall", "Pre-call preparation", _steps("precall_prep_email", -72, -24, -2), priority=40),
+        Sequence(
+            "nurture",
+            "Nurture",
+            _steps("christmas_email", 0, 24, 72, 120, 168, 216, 264),
+            priority=10,
+            # Its one aim is a call: who has ever booked one gets no "last chance" after it either.
+            exits=(Exit(Turn.BOOKED, BOOKED, ever=True), PAID),
+            again_after=timedelta(days=180),
+        ),
+        Sequence(
+            "noshow",
+            "No-show recovery",
+            _steps("noshow_recovery_email", 5 / 60, 24, 48),
+            priority=20,
+            # Whoever missed a call had booked it: only a booking after that counts.
+            exits=(Exit(Turn.BOOKED, BOOKED), PAID),
+        ),
+        Sequence(
+            "postcall",
+            "Post-call maybe",
+            _steps("postcall_maybe_email", 1, 72, 168),
+            priority=30,
+            exits=(PAID,),
+        ),
+        Sequence(
+            "precall",
+            "Pre-call preparation",
+            _steps("precall_prep_email", -72, -24, -2),
+            priority=40,
+            exits=(PAID,),
+        ),
         Sequence("onboarding", "Onboarding", _steps("onboarding_phase1_email", 1, 24, 72), priority=50),
     ),
     webhooks=(

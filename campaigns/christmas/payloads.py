@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from tidings.campaign import Payload
-from tidings.model import BookingFact, BookingState, ContactFacts, Fact, MilestoneFact, MilestoneKind
+from tidings.model import Basis, BookingFact, BookingState, ContactFacts, Fact, MilestoneFact, MilestoneKind
 from tidings.segment import segment
 
 from .assessment import AssessmentFacts, assessment_variables
@@ -139,6 +139,7 @@ class Signup(Person):
     revenue: Words = None
     challenge: Words = None
     consent: bool = Field(False, description="Whether the contact asked for the mails; without it none is sent")
+    consent_text: Words = Field(None, description="The words beside the box that was ticked; kept as evidence")
     assessment_data: AssessmentData = Field(default_factory=AssessmentData)
     email_1_sent_at: Moment = Field(None, description="When the website has sent the first mail itself")
 
@@ -187,6 +188,12 @@ class Signup(Person):
 
     def ignored_because(self) -> str | None:
         return None if self.consent else "the contact gave no consent to be mailed"
+
+    def basis(self) -> Basis:
+        return Basis.EXPRESS
+
+    def consent_wording(self) -> str | None:
+        return self.consent_text
 
     def segment(self) -> str | None:
         red, orange = self.assessment_data.red_systems, self.assessment_data.orange_systems
@@ -279,6 +286,19 @@ class Onboarding(Person):
         said = ((MilestoneKind.PAID, self.payment_confirmed), (MilestoneKind.SIGNED, self.docusign_completed))
         key = f"flat:{self.enrolment_key()}"
         return tuple(MilestoneFact(kind, key, None) for kind, true in said if true)
+
+    def basis(self) -> Basis:
+        return Basis.PURCHASE
+
+    def consented_at(self, received_at: datetime) -> datetime:
+        """The payment's own date, where it is known and past: two years count from the purchase."""
+        if isinstance(self.payment_date, datetime):
+            paid = self.payment_date
+        elif self.payment_date is not None:
+            paid = datetime.combine(self.payment_date, time(), UTC)
+        else:
+            paid = received_at
+        return min(paid, received_at)
 
     def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         return {

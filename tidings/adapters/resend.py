@@ -26,7 +26,7 @@ from tidings.errors import (
     ServiceError,
     TidingsError,
 )
-from tidings.model import MessageState, Report
+from tidings.model import MessageState, Report, Severity
 
 SERVICE = "Resend"
 #: How far back Resend's list is read: 5,000 mails.
@@ -168,6 +168,7 @@ def understand(svix_id: str, raw: bytes, now: datetime) -> Report:
         at=_moment(event.get("created_at"), now),
         reason=_reason(data),
         message_id=_tag(data.get("tags"), "message"),
+        severity=_severity(event["type"], data),
     )
 
 
@@ -177,6 +178,19 @@ def _tag(tags: Any, name: str) -> str | None:
         tags = {t.get("name"): t.get("value") for t in tags if isinstance(t, dict)}
     value = tags.get(name) if isinstance(tags, dict) else None
     return str(value) if value else None
+
+
+def _severity(kind: str, data: Mapping[str, Any]) -> Severity | None:
+    """What a report says about the address. A bounce is for good only when Resend calls it Permanent."""
+    if kind == "email.complained":
+        return Severity.COMPLAINT
+    if kind == "email.suppressed":
+        return Severity.HARD  # Resend has kept an earlier bounce or complaint of this address
+    if kind != "email.bounced":
+        return None
+    bounce = data.get("bounce")
+    permanent = isinstance(bounce, dict) and bounce.get("type") == "Permanent"
+    return Severity.HARD if permanent else Severity.SOFT
 
 
 def _is_transient(kind: str, data: Mapping[str, Any]) -> bool:

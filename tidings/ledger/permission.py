@@ -1,0 +1,137 @@
+"""Who may be sent what, asked at the moment of sending: suppressions, consent, exits and priority in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tidings.campaign import Campaign
+
+WITHDRAWN = "the contact has withdrawn its consent"
+
+# What contacts have done (tidings.ledger.facts keeps it from the moment that a webhook is answered), and the campaign's
+# rules. `w` is an enrolment; the result is why it has been left for good.
+_TAKEN = """
+taken AS (
+    SELECT contact_id, 'booked' AS turn, booked_at AS at FROM booking
+    WHERE contact_id IN (SELECT contact_id FROM wanted) AND state = 'booked' AND booked_at IS NOT NULL
+    UNION ALL
+    SELECT contact_id, 'paid', at FROM milestone
+    WHERE contact_id IN (SELECT contact_id FROM wanted) AND kind = 'paid'
+),
+rule AS (
+    SELECT * FROM unnest(CAST(:leaving AS text[]), CAST(:turns AS text[]), CAST(:ever AS boolean[]),
+                         CAST(:because AS text[])) AS r (sequence, turn, ever, because)
+)
+"""
+_LEFT = """
+(SELECT r.because FROM rule r JOIN taken t ON t.turn = r.turn
+ WHERE r.sequence = w.sequence AND t.contact_id = w.contact_id AND (r.ever OR t.at > w.entered_at)
+ ORDER BY t.at LIMIT 1)
+"""
+
+_STOPPED = text(f"""
+WITH wanted AS (
+    SELECT m.id, e.id AS enrolment_id, e.contact_id, e.sequence, e.consent_basis, e.consent_expires_at,
+           coalesce(e.consent_at, e.created_at) AS consent_at, v.received_at AS entered_at
+    FROM message m JOIN enrolment e ON e.id = m.enrolment_id JOIN event v ON v.id = e.event_id
+    WHERE m.id = ANY(CAST(:ids AS uuid[]))
+), {_TAKEN},
+rank AS (
+    SELECT * FROM unnest(CAST(:sequences AS text[]), CAST(:priorities AS integer[]), CAST(:titles AS text[]))
+                  AS k (sequence, priority, title)
+)
+SELECT * FROM (
+    SELECT w.id, coalesce(
+        (SELECT s.reason FROM suppression s
+         WHERE s.contact_id = w.contact_id AND s.lifted_at IS NULL AND (s.until IS NULL OR s.until > now())
+           AND (s.sequence IS NULL OR s.sequence = w.sequence)
+         ORDER BY s.created_at LIMIT 1),
+        CASE WHEN c.consent IS FALSE AND w.consent_basis IS DISTINCT FROM 'purchase' AND c.consent_at >= w.consent_at
+             THEN :withdrawn END,
+        CASE WHEN w.consent_expires_at <= now()
+             THEN 'consent implied by ' || w.consent_basis || ' has run out' END,
+        {_LEFT},
+        (SELECT 'the sequence "' || k.title || '" goes first'
+         FROM enrolment o JOIN rank k ON k.sequence = o.sequence JOIN rank mine ON mine.sequence = w.sequence
+         WHERE o.contact_id = w.contact_id AND o.campaign = :campaign AND k.priority > mine.priority
+           AND EXISTS (SELECT 1 FROM message om
+                       WHERE om.enrolment_id = o.id AND om.state IN ('scheduled', 'sending'))
+         ORDER BY k.priority DESC LIMIT 1)
+    ) AS reason
+    FROM wanted w JOIN contact c ON c.id = w.contact_id
+) found WHERE reason IS NOT NULL
+""")  # noqa: S608  (only our own words are put in)
+
+_LEAVING = text(f"""
+WITH wanted AS (
+    SELECT e.id, e.contact_id, e.sequence, v.received_at AS entered_at
+    FROM enrolment e JOIN event v ON v.id = e.event_id
+    WHERE e.campaign = :campaign AND e.contact_id = ANY(CAST(:contacts AS uuid[]))
+), {_TAKEN}
+SELECT * FROM (SELECT w.id, {_LEFT} AS reason FROM wanted w) found WHERE reason IS NOT NULL
+""")  # noqa: S608
+
+# Messages in the order of their ids and before their enrolments, as everybody locks them (tidings.ledger.mails).
+_SKIP = text("""
+WITH left_ AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:reasons AS text[])) AS l (id, reason)
+), locked AS (
+    SELECT m.id, l.reason FROM message m JOIN left_ l ON l.id = m.enrolment_id
+    WHERE m.state IN ('scheduled', 'held') ORDER BY m.id FOR UPDATE OF m
+)
+UPDATE message m SET state = 'skipped', reason = locked.reason, updated_at = :now
+FROM locked WHERE m.id = locked.id RETURNING m.enrolment_id
+""")
+
+
+async def stopped(connection: AsyncConnection, campaign: Campaign, message_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Of these messages, those that may not be sent (any more), each with the reason."""
+    if not message_ids:
+        return {}
+    ranked = campaign.sequences
+    rows = await connection.execute(
+        _STOPPED,
+        {
+            **_rules(campaign),
+            "ids": list(message_ids),
+            "withdrawn": WITHDRAWN,
+            "sequences": [s.name for s in ranked],
+            "priorities": [s.priority for s in ranked],
+            "titles": [s.title for s in ranked],
+        },
+    )
+    return {row.id: row.reason for row in rows}
+
+
+async def leave(
+    connection: AsyncConnection, campaign: Campaign, contact_ids: Collection[UUID], now: datetime
+) -> set[UUID]:
+    """Skip at once what waits of sequences that these contacts have left; returns the enrolments that changed.
+
+    Sending asks again: this is so that the ledger says early what will not be sent.
+    """
+    rows = await connection.execute(_LEAVING, {**_rules(campaign), "contacts": list(contact_ids)})
+    reasons = {row.id: row.reason for row in rows}
+    if not reasons:
+        return set()
+    skipped = await connection.execute(
+        _SKIP, {"ids": list(reasons), "reasons": list(reasons.values()), "now": now}
+    )
+    return set(skipped.scalars().all())
+
+
+def _rules(campaign: Campaign) -> dict[str, Any]:
+    exits = [(s.name, exit) for s in campaign.sequences for exit in s.exits]
+    return {
+        "campaign": campaign.name,
+        "leaving": [name for name, _ in exits],
+        "turns": [exit.on.value for _, exit in exits],
+        "ever": [exit.ever for _, exit in exits],
+        "because": [exit.because for _, exit in exits],
+    }
