@@ -1,14 +1,16 @@
-"""What stands in for Prefect: the `Runs` port in memory, with Prefect's own promise that a key names one run."""
+"""What stands in for the outside: Prefect, Resend and Notion as their ports, in memory, with their own promises."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
-from tidings.errors import RetryLater
-from tidings.model import Slot, UnderWay
+from tidings.errors import KeyReused, OutcomeUnknown, Refused, RetryLater
+from tidings.model import Slot, Template, UnderWay
 
 
 @dataclass
@@ -100,3 +102,74 @@ class FakeRuns:
     def _reach(self) -> None:
         if self.away:
             raise RetryLater("Prefect", "cannot be reached", retry_after=2.0)
+
+
+#: How long Resend remembers an idempotency key.
+REMEMBERED = timedelta(hours=24)
+
+
+@dataclass
+class FakeMail:
+    """A mail that has left, as its recipient and the sender's list have it."""
+
+    id: str
+    to: str
+    subject: str
+    payload: Mapping[str, Any]
+    at: datetime
+
+    def tag(self, name: str) -> str:
+        return next(str(tag["value"]) for tag in self.payload["tags"] if tag["name"] == name)
+
+
+@dataclass
+class FakeSender:
+    """Resend in memory, with its promise that a key names one call, for 24 hours."""
+
+    #: None: it works. "away": it does nothing and says so. "lost": it works, and its answer is lost.
+    trouble: str | None = None
+    #: Every mail that has left, in order; `on_mail` is told of each in the moment that it leaves.
+    mails: list[FakeMail] = field(default_factory=list)
+    on_mail: Callable[[FakeMail], None] = lambda mail: None
+    rate_limit: float | None = None
+    _known: dict[str, tuple[datetime, str, list[str]]] = field(default_factory=dict)
+
+    async def send(self, payloads: Sequence[Mapping[str, Any]], key: str) -> list[str | Refused]:
+        if self.trouble == "away":
+            raise RetryLater("Resend", "asks to come again", status=429, retry_after=0.0)
+        now = datetime.now(UTC)
+        content = json.dumps(list(payloads))
+        at, before, ids = self._known.get(key, (now - REMEMBERED, content, []))
+        if now - at >= REMEMBERED:
+            ids = [self._leaves(payload, now).id for payload in payloads]
+            self._known[key] = (now, content, ids)
+        elif before != content:
+            raise KeyReused("Resend", "the key is known with another content", status=409)
+        if self.trouble == "lost":
+            raise OutcomeUnknown("Resend", "the answer was lost")
+        return list(ids)
+
+    async def sent_since(self, since: datetime) -> list[Mapping[str, Any]]:
+        return [{"id": m.id, "to": [m.to], "subject": m.subject} for m in self.mails if m.at >= since]
+
+    def age(self, by: timedelta) -> None:
+        """As if this much time had passed since all that has happened."""
+        self._known = {key: (at - by, content, ids) for key, (at, content, ids) in self._known.items()}
+        for mail in self.mails:
+            mail.at -= by
+
+    def _leaves(self, payload: Mapping[str, Any], now: datetime) -> FakeMail:
+        mail = FakeMail(str(uuid4()), str(payload["to"][0]), str(payload["subject"]), payload, now)
+        self.mails.append(mail)
+        self.on_mail(mail)
+        return mail
+
+
+@dataclass
+class FakeCopy:
+    """Notion's templates in memory: one that greets, for whatever name; `bodies` has those that differ."""
+
+    bodies: dict[str, str] = field(default_factory=dict)
+
+    async def templates(self, names: Sequence[str]) -> dict[str, Template]:
+        return {n: Template(n, n, self.bodies.get(n, "<p>Hello</p>"), f"page-{n}", "") for n in names}

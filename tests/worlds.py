@@ -100,7 +100,7 @@ class World:
         return NotionCopy(self.notion, self.templates_id)
 
     def delivery(self, *, identity: Identity = IDENTITY, sender: Sender | None = None) -> Delivery:
-        return Delivery(self.ledger, self.copy, sender or self.resend, LINKS, identity, lease=120.0)
+        return Delivery(self.ledger, self.campaigns, self.copy, sender or self.resend, LINKS, identity, lease=120.0)
 
     # -- acting ------------------------------------------------------------------------------------------------
 

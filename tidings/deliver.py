@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tidings.campaign import Campaigns
 from tidings.errors import CopyError, KeyReused, MessageRefused, OutcomeUnknown, Refused, RetryLater, ServiceError
-from tidings.ledger import Ledger, mails, outcomes, people
+from tidings.ledger import Ledger, mails, outcomes, permission
 from tidings.ledger.mails import Claim, ClaimedMessage
 from tidings.model import MessageState, Template
 from tidings.ports import Copy, Sender, Turns
 from tidings.render import one_line, render
-from tidings.unsubscribe import Links
+from tidings.unsubscribe import CONFIRM, Links
 
 log = logging.getLogger("tidings.deliver")
 
@@ -72,6 +76,7 @@ class Delivery:
     def __init__(
         self,
         ledger: Ledger,
+        campaigns: Campaigns,
         copy: Copy,
         sender: Sender,
         links: Links,
@@ -81,6 +86,7 @@ class Delivery:
         turns: Turns | None = None,
     ) -> None:
         self.ledger = ledger
+        self.campaigns = campaigns
         self.copy = copy
         self.sender = sender
         self.links = links
@@ -114,7 +120,7 @@ class Delivery:
         if not fresh:
             return claim, done
         async with self.ledger.reading() as connection:
-            stopped = await people.stopped(connection, [m.id for m in fresh])
+            stopped = await self._stopped(connection, fresh)
         payloads: dict[UUID, str] = {}
         failed: dict[UUID, str] = {}
         bare = [m for m in fresh if m.payload is None and m.id not in stopped]
@@ -137,6 +143,11 @@ class Delivery:
             if (m.payload or m.id in payloads) and m.id not in stopped
         )
         return Claim(claim.id, ready, claim.first_sent_at), done
+
+    async def _stopped(self, connection: AsyncConnection, messages: Sequence[ClaimedMessage]) -> dict[UUID, str]:
+        """Of these messages, those that may not be sent any more, each with the reason. A claim has one campaign's."""
+        campaign = self.campaigns[messages[0].campaign]
+        return await permission.stopped(connection, campaign, [m.id for m in messages])
 
     async def _fetch(
         self, names: set[str], failed: dict[UUID, str], fresh: Sequence[ClaimedMessage]
@@ -164,9 +175,10 @@ class Delivery:
     def _payload(self, message: ClaimedMessage, template: Template) -> str:
         """The request to Resend, made once and kept to the byte: a repeat with other bytes would be refused."""
         link = self.links.unsubscribe(message.enrolment_id)
+        asking = message.template == self.campaigns[message.campaign].sequence(message.sequence).confirmation
         mail = render(
             template,
-            message.variables,
+            {**message.variables, CONFIRM: self.links.confirm(message.enrolment_id)} if asking else message.variables,
             footer={
                 "sender": self.identity.name,
                 "postal_address": self.identity.postal_address,
@@ -200,13 +212,32 @@ class Delivery:
             return await self._settle_all(claim, MessageState.SKIPPED, "")
         if self.turns is not None:
             await self.turns.turn()  # before the lease is renewed, so that waiting does not eat it up
+        done = Sent()
         async with self.ledger.transaction() as connection:
             held = await mails.renew(connection, claim.id, self.lease, run_id)
+            if held is not None and held.first_sent_at is None:
+                claim, done = await self._last_look(connection, claim)
         if held is None:
             log.warning("claim.lost", extra={"claim": str(claim.id)})
             return Sent()
+        if not claim.messages:
+            done.add(await self._settle_all(claim, MessageState.SKIPPED, ""))
+            return done
         if _expired(held.first_sent_at):
             return await self._give_up(claim, held.first_sent_at)
+        done.add(await self._send(claim, held, run_id))
+        return done
+
+    async def _last_look(self, connection: AsyncConnection, claim: Claim) -> tuple[Claim, Sent]:
+        """Who may not be mailed any more since the bodies were made: waiting for a turn can take a while."""
+        stopped = await self._stopped(connection, claim.messages)
+        for message_id, reason in stopped.items():
+            await mails.settle_messages(connection, [message_id], MessageState.SKIPPED, reason)
+        done = Sent(skipped=dict(Counter(stopped.values())))
+        return replace(claim, messages=tuple(m for m in claim.messages if m.id not in stopped)), done
+
+    async def _send(self, claim: Claim, held: mails.RowOrNone, run_id: UUID | None) -> Sent:
+        """The call to Resend, and what follows from its answer."""
         try:
             results = await self.sender.send([json.loads(m.payload) for m in claim.messages if m.payload], claim.key)
         except MessageRefused as error:
@@ -244,7 +275,7 @@ class Delivery:
         ours = {message_id: error for message_id, error in refused.items() if not error.concerns_message}
         async with self.ledger.transaction() as connection:
             await mails.settle_sent(connection, claim.id, sent)
-            await outcomes.catch_up(connection, list(sent.values()))
+            await outcomes.catch_up(connection, list(sent.values()), datetime.now(UTC))
             for message_id, error in refused.items():
                 if message_id in ours:
                     await mails.put_back(connection, [message_id], str(error))
@@ -287,7 +318,7 @@ class Delivery:
         if found:
             async with self.ledger.transaction() as connection:
                 await mails.settle_sent(connection, claim.id, found)
-                await outcomes.catch_up(connection, list(found.values()))
+                await outcomes.catch_up(connection, list(found.values()), datetime.now(UTC))
         rest = tuple(m for m in claim.messages if m.id not in found)
         hours = int(KEY_LIFETIME.total_seconds() // 3600)
         reason = (

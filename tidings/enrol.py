@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
 
-from tidings.campaign import Campaign, Campaigns, Payload
+from tidings.campaign import Campaign, Campaigns, Payload, Webhook
 from tidings.campaign import Sequence as MailSequence
-from tidings.errors import CopyError
-from tidings.ledger import Ledger, inbox, mails
-from tidings.model import Event, EventState, MessageState, Plan, PlannedMessage, Slot, Template
+from tidings.consent import evidence
+from tidings.errors import CopyError, TemplateBroken
+from tidings.ledger import Ledger, inbox, mails, permission
+from tidings.ledger.mails import LastRound
+from tidings.model import Basis, Consent, Event, EventState, MessageState, Plan, PlannedMessage, Slot, Template
 from tidings.ports import Copy, Projects, Runs
 from tidings.render import check, variables_of
 from tidings.schedule import due_times, slot
+from tidings.unsubscribe import CONFIRM
 
 log = logging.getLogger("tidings.enrol")
 
@@ -27,6 +30,9 @@ log = logging.getLogger("tidings.enrol")
 STALE_AFTER = timedelta(hours=1)
 #: The template variable that a contact's page in the customer projects database stands for.
 PORTAL = "portal_url"
+#: Any address does to try a template with.
+SOME_LINK = "https://example.org/confirm/x"
+KNOWN = "the contact is in this sequence already"
 
 
 @dataclass(frozen=True)
@@ -66,24 +72,52 @@ async def enrol(
             plans.append(_plan(campaigns[event.campaign], event, templates, broken, theirs, now))
         except (CopyError, ValidationError) as error:
             failed[event.id] = str(error)
-    return await _store(ledger, [e.id for e in events], plans, failed, now)
+    return await _store(ledger, campaigns, [e.id for e in events], plans, failed, now)
 
 
 async def _store(
-    ledger: Ledger, event_ids: list[UUID], plans: list[Plan], failed: dict[UUID, str], now: datetime
+    ledger: Ledger,
+    campaigns: Campaigns,
+    event_ids: list[UUID],
+    plans: list[Plan],
+    failed: dict[UUID, str],
+    now: datetime,
 ) -> Enrolled:
     async with ledger.transaction() as connection:
         ours = {e.id for e in await inbox.lock_events(connection, event_ids)}
         plans = [p for p in plans if p.event_id in ours]
-        new = await mails.enrol(connection, plans, now)
-        known = [p.event_id for p in plans if p.event_id not in new]
+        rounds = await mails.last_rounds(connection, plans)
+        entering = [_entering(p, rounds.get((p.campaign, p.sequence, p.key))) for p in plans]
+        new = await mails.enrol(connection, [p for p in entering if isinstance(p, Plan)], now)
+        for name in {p.campaign for p in plans}:
+            theirs = {p.contact_id for p in plans if p.campaign == name}
+            await permission.leave(connection, campaigns[name], theirs, now)
+        known = {p.event_id: KNOWN for p in plans if p.event_id not in new}
+        known |= {p.event_id: why for p, why in zip(plans, entering, strict=True) if isinstance(why, str)}
         await inbox.settle_events(connection, list(new), EventState.HANDLED, now)
-        await inbox.settle_events(connection, known, EventState.HANDLED, now, "the contact is in this sequence already")
+        for reason in set(known.values()):
+            alike = [event_id for event_id, why in known.items() if why == reason]
+            await inbox.settle_events(connection, alike, EventState.HANDLED, now, reason)
         for event_id, reason in failed.items():
             await inbox.settle_events(
                 connection, [event_id] if event_id in ours else [], EventState.FAILED, now, reason
             )
     return Enrolled(tuple(new), tuple(known), failed)
+
+
+def _entering(plan: Plan, last: LastRound | None) -> Plan | str:
+    """The plan under a key of its own when its sequence may be entered again, or why it may not.
+
+    Decided by when the event came in, so that a replay decides the same.
+    """
+    if last is None or plan.again_after is None:
+        return plan
+    if plan.event_id in last.event_ids or last.runs or plan.received_at <= last.ended_at:
+        return KNOWN
+    from_then = last.ended_at + plan.again_after
+    if plan.received_at < from_then:
+        return f"the contact has had this sequence, and may enter it again from {from_then:%Y-%m-%d %H:%M} UTC on"
+    return replace(plan, key=f"{plan.key}#{last.rounds + 1}")
 
 
 async def _project(
@@ -128,7 +162,12 @@ def _plan(
         raise broken[campaign.name, sequence.name]
     variables = payload.variables(facts, now)
     for name in sequence.templates:
-        check(templates[name], variables)
+        check(templates[name], {**variables, CONFIRM: SOME_LINK} if name == sequence.confirmation else variables)
+    if sequence.confirmation and CONFIRM not in variables_of(templates[sequence.confirmation]):
+        raise TemplateBroken(
+            f"Template {sequence.confirmation!r} has no {{{{ {CONFIRM} }}}}, so nobody could confirm. "
+            f"Add it in Notion, then replay."
+        )
     if event.contact_id is None:
         raise ValueError(f"event {event.id} names no contact, so it starts nothing")
     return Plan(
@@ -140,8 +179,23 @@ def _plan(
         segment=payload.segment(),
         variables={k: v for k, v in variables.items() if v is not None},
         anchor=payload.anchor(event.received_at),
+        received_at=event.received_at,
         testing_minute=event.testing_minute,
         messages=tuple(plan_messages(sequence, payload, event, now)),
+        consent=_consent(payload, webhook, event),
+        again_after=sequence.again_after,
+    )
+
+
+def _consent(payload: Payload, webhook: Webhook, event: Event) -> Consent:
+    """What allows these mails. Where consent is implied, what the contact did stands in the place of its words."""
+    basis = payload.basis()
+    return evidence(
+        basis,
+        source=event.source,
+        at=payload.consented_at(event.received_at),
+        wording=payload.consent_wording() or (None if basis is Basis.EXPRESS else webhook.summary),
+        address=event.email or "",
     )
 
 
@@ -165,8 +219,12 @@ def plan_messages(sequence: MailSequence, payload: Payload, event: Event, now: d
             )
         elif step.after < timedelta(0) and due <= now and event.testing_minute is None:
             state, reason = MessageState.SKIPPED, "its time had passed when the booking came in"
+        elif sequence.confirmation:
+            state, reason = MessageState.HELD, "waits for the contact's click in the mail that asks for it"
         at = due if due <= now else slot(due, event.testing_minute)
         planned.append(PlannedMessage(position, step.template, due, at, state, reason))
+    if sequence.confirmation:
+        planned.insert(0, PlannedMessage(0, sequence.confirmation, now, now, MessageState.SCHEDULED))
     return planned
 
 

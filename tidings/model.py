@@ -60,6 +60,7 @@ FINAL_STATES = frozenset(MessageState) - {
     MessageState.SENT,
 }
 
+
 class Severity(StrEnum):
     """How bad a report is for further mails to the same address."""
 
@@ -289,15 +290,14 @@ class Plan:
     segment: str | None
     variables: Mapping[str, Any]
     anchor: datetime
+    received_at: datetime
     testing_minute: float | None
     messages: tuple[PlannedMessage, ...]
     #: The booking that it is about, when it ends or moves with that.
     booking: str | None = None
-    #: None: not kept (nothing enrols so any more).
     consent: Consent | None = None
     #: How long after its end the sequence may be entered again under the same key; None: never.
     again_after: timedelta | None = None
-    received_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ async def open_app(settings: Settings, *, campaigns: Campaigns | None = None) ->
         runs = PrefectRuns(client, {c.name: c.send_deployment for c in campaigns.values()})
         turns = Pace(client, Memory(ledger))
         who = identity(settings)
-        delivery = Delivery(ledger, copy, resend, links, who, lease=settings.lease_seconds, turns=turns)
+        delivery = Delivery(ledger, campaigns, copy, resend, links, who, lease=settings.lease_seconds, turns=turns)
         try:
             yield App(settings, campaigns, ledger, notion, resend, runs, copy, projects, links, delivery, mirror)
         finally:

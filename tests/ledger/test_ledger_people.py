@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from winter import WINTER
 from worlds import World, now
 
-from tidings.ledger import people
+from tidings.ledger import people, permission
 from tidings.ledger.memory import Memory
 
 
@@ -55,7 +56,7 @@ async def test_a_suppression__is_of_one_contact_only(world: World) -> None:
 
     async with world.ledger.reading() as connection:
         rows = await world.messages()
-        stopped = await people.stopped(connection, [m.id for m in rows])
+        stopped = await permission.stopped(connection, WINTER, [m.id for m in rows])
     assert len(stopped) == 1
     await world.send()
     assert world.mailed() == [stays]
@@ -67,7 +68,7 @@ async def test_a_lifted_suppression__stops_nothing(world: World) -> None:
     await world.run_sql("UPDATE suppression SET lifted_at = now()")
 
     async with world.ledger.reading() as connection:
-        assert await people.stopped(connection, [m.id for m in await world.messages()]) == {}
+        assert await permission.stopped(connection, WINTER, [m.id for m in await world.messages()]) == {}
 
 
 async def test_a_contact__is_found_in_any_case(world: World) -> None:

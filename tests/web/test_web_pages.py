@@ -27,7 +27,7 @@ async def enrolled(web: Web, sequences: tuple[str, ...] = ("nurture",), *, email
     due = now() + timedelta(days=1)
     for sequence in sequences:
         message = PlannedMessage(1, f"{sequence}_1", due, due, MessageState.SCHEDULED)
-        plan = Plan(event_id, contact.id, "christmas", sequence, email, None, {}, now(), None, (message,))
+        plan = Plan(event_id, contact.id, "christmas", sequence, email, None, {}, now(), now(), None, (message,))
         async with web.ledger.transaction() as connection:
             await mails.enrol(connection, [plan], now())
     rows = {r.sequence: r.id for r in await web.rows("SELECT * FROM enrolment WHERE contact_id = :c", c=contact.id)}

@@ -21,14 +21,16 @@ from tidings.model import Arrival, ContactFacts, Event, EventState, Over, Receip
 # One statement for many webhooks, so that a group costs one round trip and one commit. Contacts are locked in
 # the order of their addresses, so that two groups that share contacts cannot wait for each other.
 _UPSERT_CONTACTS = text("""
-INSERT INTO contact AS c (id, email, first_name, business_name, consent, attributes, created_at, updated_at)
+INSERT INTO contact AS c (id, email, first_name, business_name, consent, consent_at, attributes, created_at, updated_at)
 SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:emails AS text[]), CAST(:first_names AS text[]),
-                     CAST(:business_names AS text[]), CAST(:consents AS boolean[]), CAST(:attributes AS jsonb[]),
+                     CAST(:business_names AS text[]), CAST(:consents AS boolean[]),
+                     CAST(:consent_times AS timestamptz[]), CAST(:attributes AS jsonb[]),
                      CAST(:times AS timestamptz[]), CAST(:times AS timestamptz[]))
 ON CONFLICT (email) DO UPDATE SET
     first_name = coalesce(excluded.first_name, c.first_name),
     business_name = coalesce(excluded.business_name, c.business_name),
     consent = coalesce(excluded.consent, c.consent),
+    consent_at = coalesce(excluded.consent_at, c.consent_at),
     attributes = c.attributes || excluded.attributes,
     updated_at = greatest(excluded.updated_at, c.updated_at + interval '1 microsecond')
 RETURNING id, email, (xmax = 0) AS created
@@ -140,8 +142,10 @@ async def _upsert_contacts(connection: AsyncConnection, fresh: list[Arrival]) ->
     known: dict[str, Any] = {}
     for arrival in fresh:
         if arrival.contact:
-            before, _ = known.get(arrival.contact.email, (None, None))
-            known[arrival.contact.email] = (_merged(before, arrival.contact), arrival.received_at)
+            before, _, said_at = known.get(arrival.contact.email, (None, None, None))
+            if arrival.contact.consent is not None:
+                said_at = arrival.received_at
+            known[arrival.contact.email] = (_merged(before, arrival.contact), arrival.received_at, said_at)
     if not known:
         return {}
     ordered = [known[email] for email in sorted(known)]
@@ -149,12 +153,13 @@ async def _upsert_contacts(connection: AsyncConnection, fresh: list[Arrival]) ->
         _UPSERT_CONTACTS,
         {
             "ids": [uuid4() for _ in ordered],
-            "emails": [c.email for c, _ in ordered],
-            "first_names": [c.first_name for c, _ in ordered],
-            "business_names": [c.business_name for c, _ in ordered],
-            "consents": [c.consent for c, _ in ordered],
-            "attributes": [json.dumps(dict(c.attributes)) for c, _ in ordered],
-            "times": [at for _, at in ordered],
+            "emails": [c.email for c, _, _ in ordered],
+            "first_names": [c.first_name for c, _, _ in ordered],
+            "business_names": [c.business_name for c, _, _ in ordered],
+            "consents": [c.consent for c, _, _ in ordered],
+            "consent_times": [said_at for _, _, said_at in ordered],
+            "attributes": [json.dumps(dict(c.attributes)) for c, _, _ in ordered],
+            "times": [at for _, at, _ in ordered],
         },
     )
     return {row.email: (row.id, row.created) for row in rows}

@@ -48,6 +48,30 @@ class Claim:
         return f"tidings/{self.id}"
 
 
+@dataclass(frozen=True, slots=True)
+class LastRound:
+    """How a business key stands to a sequence that it has been in."""
+
+    rounds: int
+    event_ids: list[UUID]
+    #: Some mail of it still waits.
+    runs: bool
+    #: When its last mail was due, or when it was left.
+    ended_at: datetime
+
+
+# A round beyond the first has the key with its number after it: "ada@example.org#2".
+_LAST_ROUNDS = text("""
+SELECT w.campaign, w.sequence, w.key, count(DISTINCT e.id) AS rounds, array_agg(DISTINCT e.event_id) AS event_ids,
+       bool_or(m.state IN ('held', 'scheduled', 'sending')) AS runs, max(least(m.due_at, m.updated_at)) AS ended_at
+FROM unnest(CAST(:contacts AS uuid[]), CAST(:campaigns AS text[]), CAST(:sequences AS text[]), CAST(:keys AS text[]))
+     AS w (contact_id, campaign, sequence, key)
+JOIN enrolment e ON e.contact_id = w.contact_id AND e.campaign = w.campaign AND e.sequence = w.sequence
+     AND (e.key = w.key OR regexp_replace(e.key, '#[0-9]+$', '') = w.key)
+JOIN message m ON m.enrolment_id = e.id
+GROUP BY w.campaign, w.sequence, w.key
+""")
+
 RowOrNone = Any
 
 
@@ -77,6 +101,7 @@ async def enrol(connection: AsyncConnection, plans: Sequence[Plan], now: datetim
                 "variables": dict(plan.variables),
                 "anchor": plan.anchor,
                 "testing_minute": plan.testing_minute,
+                **_evidence(plan),
                 "created_at": now,
                 "updated_at": now,
             }
@@ -106,6 +131,24 @@ async def enrol(connection: AsyncConnection, plans: Sequence[Plan], now: datetim
     if messages:
         await connection.execute(insert(message), messages)
     return set(ids)
+
+
+def _evidence(plan: Plan) -> dict[str, Any]:
+    names = ("basis", "source", "at", "wording", "address", "expires_at")
+    return {f"consent_{name}": getattr(plan.consent, name, None) for name in names}
+
+
+async def last_rounds(connection: AsyncConnection, plans: Sequence[Plan]) -> dict[tuple[str, str, str], LastRound]:
+    """For sequences that may be entered again: how often each business key has been in, and when that ended."""
+    wanted = {(p.contact_id, p.campaign, p.sequence, p.key) for p in plans if p.again_after is not None}
+    if not wanted:
+        return {}
+    names = ("contacts", "campaigns", "sequences", "keys")
+    rows = await connection.execute(_LAST_ROUNDS, dict(zip(names, map(list, zip(*wanted, strict=True)), strict=True)))
+    return {
+        (row.campaign, row.sequence, row.key): LastRound(row.rounds, row.event_ids, row.runs, row.ended_at)
+        for row in rows
+    }
 
 
 async def unplanned_slots(
@@ -457,6 +500,18 @@ async def known_ids(connection: AsyncConnection, provider_ids: Sequence[str]) ->
     """Of these ids of Resend's, those that a message of ours has."""
     rows = await connection.execute(select(message.c.provider_id).where(message.c.provider_id.in_(provider_ids)))
     return set(rows.scalars().all())
+
+
+async def recipient(connection: AsyncConnection, provider_id: str, message_id: UUID | None) -> UUID | None:
+    """Whom the mail with this id of Resend's, or else this message of ours, went to."""
+    rows = await connection.execute(
+        select(enrolment.c.contact_id)
+        .join(message, message.c.enrolment_id == enrolment.c.id)
+        .where(or_(message.c.provider_id == provider_id, message.c.id == message_id))
+        .order_by(message.c.provider_id == provider_id)
+        .limit(1)
+    )
+    return rows.scalars().first()
 
 
 async def apply_outcome(

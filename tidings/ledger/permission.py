@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.campaign import Campaign
+from tidings.ledger.mails import touch_enrolments
 
 WITHDRAWN = "the contact has withdrawn its consent"
 
@@ -120,10 +121,10 @@ async def leave(
     reasons = {row.id: row.reason for row in rows}
     if not reasons:
         return set()
-    skipped = await connection.execute(
-        _SKIP, {"ids": list(reasons), "reasons": list(reasons.values()), "now": now}
-    )
-    return set(skipped.scalars().all())
+    skipped = await connection.execute(_SKIP, {"ids": list(reasons), "reasons": list(reasons.values()), "now": now})
+    changed = set(skipped.scalars().all())
+    await touch_enrolments(connection, changed, now)
+    return changed
 
 
 def _rules(campaign: Campaign) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Evidence of consent, what people did with mails, and suppressions that end"""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -8,7 +10,7 @@ down_revision = "0002"
 
 MOMENT = sa.DateTime(timezone=True)
 #: Columns by table: name, type and comment.
-ADDED: dict[str, list[tuple[str, sa.types.TypeEngine, str | None]]] = {
+ADDED: dict[str, list[tuple[str, Any, str | None]]] = {
     "contact": [("consent_at", MOMENT, "when the contact last said so")],
     "enrolment": [
         ("consent_basis", sa.Text(), "express, purchase or inquiry; null: enrolled before evidence was kept"),
