@@ -5,8 +5,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0013"
+down_revision = "0012"
 
 MOMENT = sa.DateTime(timezone=True)
 #: Columns by table: name, type and comment.
