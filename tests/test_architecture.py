@@ -13,7 +13,19 @@ from tidings.settings import ROOT
 
 CODE = ("tidings", "flows", "tasks", "campaigns", "server.py")
 USE_CASES = ("accept", "enrol", "deliver", "outcome", "replay", "reconcile", "mirror", "operate", "gather")
-PURE = ("segment", "schedule", "render", "model", "errors", "campaign", "unsubscribe", "notion_schema", "ports", "form")
+PURE = (
+    "segment",
+    "schedule",
+    "render",
+    "model",
+    "errors",
+    "campaign",
+    "unsubscribe",
+    "notion_schema",
+    "ports",
+    "form",
+    "redact",
+)
 ABOVE = {"server", "flows", "campaigns", "tasks"}
 OUTSIDE = {"httpx", "notion_client", "resend", "prefect", "fastapi", "starlette"}
 #: The parts of the product that only its entrances may know.

@@ -20,6 +20,8 @@ Each message names the thing, says what to do, and the class says whether trying
 
 from __future__ import annotations
 
+from tidings.redact import redact
+
 
 class TidingsError(Exception):
     """Base of all. `retryable` says whether the same attempt, made again later, can succeed by itself."""
@@ -79,9 +81,10 @@ class ServiceError(TidingsError):
         self.service = service
         self.status = status
         self.code = code
-        self.detail = message
+        # What a service or its library says may quote an address, or a key that it found odd.
+        self.detail = redact(message)
         label = f"{service}: {status} {code}".rstrip() if status else service
-        super().__init__(f"{label}: {message}")
+        super().__init__(f"{label}: {self.detail}")
 
     def __reduce__(self) -> tuple[object, ...]:
         # Prefect pickles exceptions between processes; keyword-only arguments need this to survive it.

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -168,6 +169,17 @@ class Settings(BaseSettings):
         if self.turnstile_secret and self.hcaptcha_secret:
             raise ValueError("TURNSTILE_SECRET and HCAPTCHA_SECRET are both set; set the one whose widget the form has")
         return self
+
+    @property
+    def secrets(self) -> set[str]:
+        """Every secret value of this process, for `tidings.redact`."""
+        found = {os.environ.get("PREFECT_API_AUTH_STRING", "")}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                found |= {value.get_secret_value(), *value.get_secret_value().split(",")}
+        found |= {word for text in (self.prefect_api_url, *found) for word in (urlsplit(text).password or "",)}
+        return {secret.strip() for secret in found} - {""}
 
     @property
     def testing_minute(self) -> float | None:

@@ -17,9 +17,11 @@ from tidings.campaign import Campaigns, load_campaigns
 from tidings.deliver import Delivery, Identity
 from tidings.ledger import Ledger
 from tidings.ledger.memory import Memory
+from tidings.logs import redact_all_logs
 from tidings.mirror import Mirror
 from tidings.model import Template
 from tidings.notion_schema import Database, databases
+from tidings.redact import hide
 from tidings.settings import Settings
 from tidings.unsubscribe import Links
 
@@ -91,7 +93,9 @@ class App:
 
 @asynccontextmanager
 async def open_app(settings: Settings, *, campaigns: Campaigns | None = None) -> AsyncIterator[App]:
-    """Everything a process needs, closed again at the end."""
+    """Everything a process needs, closed again at the end. From here on its secrets are in no log and no error."""
+    hide(settings.secrets)
+    redact_all_logs()
     campaigns = campaigns or load_campaigns(settings.campaign_folders)
     ledger = Ledger(settings.async_database_url)
     notion = Notion(

@@ -30,6 +30,8 @@ from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
+from tidings.logs import configure
+from tidings.redact import hide
 from tidings.settings import Settings
 
 log = logging.getLogger("tidings.worker")
@@ -240,6 +242,8 @@ class Wake:
 
 def serve(settings: Settings) -> None:
     """Run a worker until SIGINT or SIGTERM, with a grace time for runs under way."""
+    hide(settings.secrets)
+    configure(as_json=settings.log_json)
     dsn = settings.async_database_url.replace("postgresql+asyncpg://", "postgresql://", 1)
     asyncio.run(_serve(WarmProcessWorker(
         wake=Wake(dsn), work_pool_name=settings.work_pool, limit=settings.worker_concurrency,

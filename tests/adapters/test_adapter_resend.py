@@ -35,6 +35,7 @@ from tidings.errors import (
     ServiceError,
 )
 from tidings.model import MessageState
+from tidings.redact import redact
 
 NOW = datetime(2026, 12, 1, 15, tzinfo=UTC)
 SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
@@ -98,7 +99,7 @@ def test_every_error__is_classified_once(status: int, name: str, message: str, k
     error = classify(sdk_error(status, name, message))
 
     assert type(error) is kind
-    assert (error.service, error.status, error.code, error.detail) == ("Resend", status, name, message)
+    assert (error.service, error.status, error.code, error.detail) == ("Resend", status, name, redact(message))
     assert pickle.loads(pickle.dumps(error)).args == error.args  # noqa: S301
 
 

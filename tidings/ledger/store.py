@@ -27,6 +27,7 @@ class Ledger:
             max_overflow=5,
             pool_pre_ping=True,
             pool_timeout=10,
+            hide_parameters=True,  # which are people's addresses and bodies, and would stand in every error
             # A statement that hangs must not hang a webhook: 30 s is far above the slowest query measured.
             connect_args={
                 "timeout": 5,
