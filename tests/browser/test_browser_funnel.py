@@ -34,6 +34,7 @@ def fill_in(browser: Browser, funnel: str, email: str) -> None:
     for system, rating in RATINGS.items():
         browser.click(f"input[name={system}][value={rating}]")
     browser.click("#consent")
+    browser.wait("return seconds() >= 3")  # as long as a person takes at the very least
 
 
 def links_of(mail: Json) -> set[str]:
@@ -145,6 +146,29 @@ async def test_prefects_dashboard_and_the_api_page__show_what_there_is(
     assert email not in browser.text
     browser.complaints()  # the dashboard's own
 
+
+async def test_the_api_page__works_under_its_policy_and_can_be_tried(
+    live: Live, browser: Browser, pictures: Path
+) -> None:
+    browser.width(WIDE, height=1400)
+    browser.complaints()  # those of the page before
+
     browser.open(f"{live.web}/docs")
     assert browser.run("return document.title") == "Tidings - Swagger UI"
+    browser.wait("return document.querySelectorAll('.opblock').length >= 10")
     browser.picture(pictures / "docs-1280.png", whole=False)
+    health = "#operations-health-live_health_get"
+    browser.click(f"{health} .opblock-summary-control")
+    browser.wait("return document.querySelector(arguments[0])", f"{health} .try-out__btn")
+    browser.click(f"{health} .try-out__btn")
+    browser.wait("return document.querySelector(arguments[0])", f"{health} button.execute")
+    browser.click(f"{health} button.execute")
+    said = browser.wait(
+        "const e = document.querySelector(arguments[0]); return e && e.innerText",
+        f"{health} .live-responses-table tr.response td.response-col_description",
+    )
+    browser.picture(pictures / "docs-tried-1280.png", whole=False)
+
+    assert '"status": "ok"' in said
+    assert browser.complaints() == []
+    assert browser.run("return [...document.scripts].every(s => !s.src || s.src.startsWith(location.origin))")

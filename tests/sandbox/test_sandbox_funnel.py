@@ -50,6 +50,7 @@ class Website:
 
     def __init__(self) -> None:
         self.answer: tuple[int, Any] = (200, {})
+        self.retry_after: str | None = None
         self.got: list[dict[str, Any]] = []
         website = self
 
@@ -58,6 +59,9 @@ class Website:
                 self.send_response(status)
                 self.send_header("access-control-allow-origin", "*")
                 self.send_header("access-control-allow-headers", "content-type")
+                self.send_header("access-control-expose-headers", "retry-after")
+                if website.retry_after:
+                    self.send_header("retry-after", website.retry_after)
                 self.send_header("content-type", "application/json")
                 self.end_headers()
 
@@ -169,6 +173,8 @@ def test_figures_come_from_the_answers(sandbox: Sandbox, browser: Browser, websi
     browser.submit()
 
     [sent] = website.got
+    assert sent.pop("form_trap") == ""
+    assert 0 < sent.pop("form_seconds") < 60
     assert sent == {
         "email": "delivered+ada@resend.dev",
         "first_name": "Ada",
@@ -198,7 +204,9 @@ def test_answers_outlive_a_failure_and_a_reload(sandbox: Sandbox, browser: Brows
     website.answer = (200, {"flow_run_id": "x"})
 
     assert browser.submit().startswith("thanks:")
-    assert website.got[0] == website.got[1]
+    first, second = website.got
+    assert second.pop("form_seconds") > first.pop("form_seconds")  # the visit before the reload counts
+    assert first == second
     assert browser.run("return localStorage.getItem(KEPT)") is None
 
 
@@ -226,3 +234,27 @@ def test_empty_form_is_not_posted(sandbox: Sandbox, browser: Browser, website: W
 
     assert browser.run("return document.querySelectorAll('.error:not(:empty)').length") == 12
     assert website.got == []
+
+
+def test_the_field_for_bots__is_out_of_a_persons_way(sandbox: Sandbox, browser: Browser, website: Website) -> None:
+    fill(sandbox, browser, website)
+    trap = browser.run(
+        "const t = form.form_trap, r = t.getBoundingClientRect();"
+        "return [r.right < 0, t.tabIndex, t.closest('[aria-hidden=true]') !== null, t.autocomplete,"
+        " document.documentElement.scrollWidth <= document.documentElement.clientWidth]"
+    )
+    browser.run("form.form_trap.value = 'https://spam.test'")
+    browser.submit()
+
+    assert trap == [True, -1, True, "off", True]
+    assert website.got[0]["form_trap"] == "https://spam.test"
+
+
+@pytest.mark.parametrize(("after", "told"), [("45", "in 45 seconds"), ("600", "in 10 minutes"), (None, "in a minute")])
+def test_who_has_to_wait__is_told_how_long(
+    sandbox: Sandbox, browser: Browser, website: Website, after: str | None, told: str
+) -> None:
+    website.answer, website.retry_after = (429, {"detail": "Too many"}), after
+    fill(sandbox, browser, website)
+
+    assert told in browser.submit()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from base64 import b64encode
+from hashlib import sha256
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +21,7 @@ from tidings.accept import Intake
 from tidings.campaign import load_campaigns
 from tidings.ledger import Ledger
 from tidings.settings import ROOT
+from tidings.web.middleware import security_headers
 
 CHRISTMAS = load_campaigns([ROOT / "campaigns"])["christmas"]
 EXAMPLES = [(w.path, name) for w in CHRISTMAS.webhooks for name in w.examples]
@@ -364,6 +369,50 @@ async def test_every_answer__carries_the_security_headers(web: Web, method: str,
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["x-frame-options"] == "DENY"
     assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["strict-transport-security"] == "max-age=31536000"  # PUBLIC_URL is https here
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ")
+    for part in ("frame-ancestors 'none'", "base-uri 'none'"):
+        assert part in policy
+    assert "script-src" not in policy or path == "/docs"
+
+
+async def test_an_unforeseen_error__carries_them_too_and_says_what_to_do(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(arrival: Any) -> Any:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(web.app.state.intake, "take", fail)
+
+    answer = await web.post(SIGNUP, signup())
+
+    assert answer.status_code == 500
+    assert "Send it again" in answer.json()["detail"]
+    assert "foresaw" not in answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_the_api_page__runs_no_script_but_its_own(web: Web) -> None:
+    page = await web.http.get("/docs")
+    policy = page.headers["content-security-policy"]
+    inline = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    allowed = re.findall(r"'sha256-([^']+)'", policy)
+
+    assert [b64encode(sha256(script.encode()).digest()).decode() for script in inline] == allowed
+    script_part = next(part for part in policy.split("; ") if part.startswith("script-src"))
+    assert "unsafe" not in script_part
+    for link in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert link.startswith("/docs/files/")
+        assert (await web.http.get(link)).status_code == 200
+
+
+def test_hsts__is_for_https_alone() -> None:
+    for url, sent in (("https://a.b", True), ("http://127.0.0.1:8000", False)):
+        parts = SimpleNamespace(settings=SimpleNamespace(public_url=url))
+        scope = {"app": SimpleNamespace(state=SimpleNamespace(parts=parts))}
+        assert ("Strict-Transport-Security" in security_headers(scope)) is sent
 
 
 # -- OpenAPI -------------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from tidings.adapters.blocks import settings_of_this_process
 from tidings.adapters.captcha import Captcha
 from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
-from tidings.web import health, operate, resend_webhook, unsubscribe, webhooks
+from tidings.web import docs, health, operate, resend_webhook, unsubscribe, webhooks
 from tidings.web.form import Form
 from tidings.web.keeper import keep_always
-from tidings.web.middleware import Origins, SecurityHeaders
+from tidings.web.middleware import Origins, SecurityHeaders, security_headers
 from tidings.wiring import open_app, utc_now
 
 log = logging.getLogger("tidings.web")
@@ -30,13 +30,16 @@ def create_app() -> FastAPI:
         title="Tidings",
         summary="Webhooks in, the right sequence of emails out.",
         lifespan=_lifespan,
+        docs_url=None,
         redoc_url=None,
     )
+    docs.add_to(app)
     app.include_router(health.router)
     app.include_router(resend_webhook.router)
     app.include_router(unsubscribe.router)
     app.include_router(operate.router)
     app.add_exception_handler(LedgerUnavailable, _unavailable)
+    app.add_exception_handler(Exception, _broken)
     app.add_middleware(Origins)
     app.add_middleware(SecurityHeaders)
     return app
@@ -77,4 +80,13 @@ async def _unavailable(request: Request, error: Exception) -> JSONResponse:
         {"detail": "The ledger cannot be written right now, so nothing was accepted. Try again in a few seconds."},
         status_code=503,
         headers={"Retry-After": "5"},
+    )
+
+
+async def _broken(request: Request, error: Exception) -> JSONResponse:
+    """A fault of ours; its traceback is in the log. Told outside of all middleware, so with the headers here."""
+    return JSONResponse(
+        {"detail": "Something is wrong with this server. Send it again: what was taken in already is not doubled."},
+        status_code=500,
+        headers=dict(security_headers(request.scope)),
     )

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+#: What a page may do that names nothing else: nothing. Also for JSON, which a browser may be made to show.
+NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": NOTHING,
 }
+#: Told to browsers when the world reaches this server by https: never again by http, for a year.
+HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000"}
+
+
+def security_headers(scope: Scope) -> Mapping[str, str]:
+    """The headers that keep browsers from guessing, framing, telling on, running and talking in the clear."""
+    https = scope["app"].state.parts.settings.public_url.startswith("https://")
+    return {**SECURITY_HEADERS, **HTTPS_ONLY} if https else SECURITY_HEADERS
 
 
 class SecurityHeaders:
-    """Adds the headers that keep browsers from guessing, framing and telling on."""
+    """Adds them to every answer; a page that needs more brings a policy of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._headers: Mapping[str, str] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        added = self._headers = self._headers or security_headers(scope)
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
+                for name, value in added.items():
                     headers.setdefault(name, value)
             await send(message)
 

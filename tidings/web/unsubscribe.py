@@ -71,6 +71,7 @@ def _page(title: str, words: str, form: str, *, status: int = 200) -> HTMLRespon
     return HTMLResponse(
         body.replace("<!-- form -->", form),
         status_code=status,
-        headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
+        headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+                 "base-uri 'none'; frame-ancestors 'none'",
                  "Cache-Control": "no-store", "X-Robots-Tag": "noindex"},
     )  # fmt: skip
