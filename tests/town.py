@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from worlds import IDENTITY, LINKS
 
 from tidings.accept import arrival
 from tidings.campaign import Campaign, Campaigns, Exit, Payload, Sequence, Step, Webhook
+from tidings.confirm import confirm
 from tidings.deliver import Delivery, Selection, Sent, send_next
 from tidings.enrol import Enrolled, enrol
 from tidings.errors import OutcomeUnknown, RetryLater
@@ -191,6 +193,12 @@ class Town:
             severity=severity,
         )
         return await take_report(self.ledger, report, "{}", now())
+
+    async def confirm(self, mail: FakeMail) -> bool:
+        """The contact clicks in the mail that asks."""
+        token = re.search(r"/confirm/([^'\"]+)", str(mail.payload["html"]))
+        enrolment = LINKS.read_confirmation(token[1]) if token else None
+        return enrolment is not None and await confirm(self.ledger, CAMPAIGNS, enrolment, now())
 
     async def suppress(self, email: str, *, sequence: str | None = None, reason: str = "asked us to stop") -> None:
         async with self.ledger.transaction() as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from collections.abc import Awaitable, Callable
@@ -27,10 +28,14 @@ notion_app = typer.Typer(no_args_is_help=True, help="Notion's databases.")
 templates_app = typer.Typer(no_args_is_help=True, help="The copy in Notion.")
 events_app = typer.Typer(no_args_is_help=True, help="Webhooks that came in.")
 messages_app = typer.Typer(no_args_is_help=True, help="Mails to send.")
+suppress_app = typer.Typer(no_args_is_help=True, help="Who may not be mailed.")
+consent_app = typer.Typer(no_args_is_help=True, help="What contacts have agreed to.")
 app.add_typer(notion_app, name="notion")
 app.add_typer(templates_app, name="templates")
 app.add_typer(events_app, name="events")
 app.add_typer(messages_app, name="messages")
+app.add_typer(suppress_app, name="suppress")
+app.add_typer(consent_app, name="consent")
 
 #: Wide where nobody reads it on a screen, so that an id can be taken out of a table by a script.
 out = Console(width=None if sys.stdout.isatty() else 240)
@@ -310,6 +315,109 @@ def _print_messages(ids: list[UUID], what: str, dry_run: bool) -> None:
     out.print(f"{len(ids)} messages " + (f"would be {what}" if dry_run else what))
 
 
+Email = Annotated[str, typer.Argument(help="The contact's address")]
+OfSequence = Annotated[str | None, typer.Option(help="Only this sequence, such as nurture; else everything")]
+
+
+@suppress_app.command("add")
+def suppress_add(
+    email: Email,
+    reason: Annotated[str, typer.Option(help="Why; kept, and told with every mail that is not sent")],
+    sequence: OfSequence = None,
+    until: Annotated[datetime | None, typer.Option(help="Ends by itself at this moment (UTC)")] = None,
+) -> None:
+    """Stop mails to an address, at once; also to one that is not known yet."""
+    from tidings.operate import suppress_contact
+
+    if "@" not in email:
+        raise typer.BadParameter(f"{email} is no address")
+
+    async def go(parts: Any) -> Any:
+        return await suppress_contact(
+            parts.ledger, email, reason=reason, sequence=sequence, until=_utc(until), now=datetime.now(UTC)
+        )
+
+    out.print(f"{email}: " + ("suppressed" if _with_app(go) else "was suppressed before"))
+
+
+@suppress_app.command("lift")
+def suppress_lift(
+    email: Email,
+    reason: Annotated[str, typer.Option(help="Why; kept with the suppression")],
+    sequence: OfSequence = None,
+) -> None:
+    """Let mails go again. What was skipped stays skipped; the suppression stays on record."""
+    from tidings.operate import lift_suppression
+
+    async def go(parts: Any) -> Any:
+        return await lift_suppression(parts.ledger, email, reason=reason, sequence=sequence, now=datetime.now(UTC))
+
+    lifted = _with_app(go)
+    if lifted is None:
+        raise typer.BadParameter(f"{email} is not known")
+    out.print(f"{email}: {lifted} lifted")
+
+
+@suppress_app.command("list")
+def suppress_list(
+    ended: Annotated[bool, typer.Option("--all", help="Also those that have ended or were lifted")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 1000,
+) -> None:
+    """Who may not be mailed, and why; newest first."""
+    from tidings.ledger import people
+
+    async def go(parts: Any) -> Any:
+        async with parts.ledger.reading() as connection:
+            return await people.list_suppressions(connection, now=datetime.now(UTC), ended=ended, limit=limit)
+
+    table = _table("since", "contact", "of", "why", "by", "until", "lifted")
+    for row in _with_app(go):
+        lifted = f"{_minute(row.lifted_at)} {row.lifted_because or ''}" if row.lifted_at else ""
+        of = row.sequence or "everything"
+        table.add_row(_minute(row.created_at), row.email, of, row.reason, row.source, _minute(row.until), lifted)
+    out.print(table)
+
+
+@consent_app.command("export")
+def consent_export(
+    email: Email,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines, with the webhooks' bodies")] = False,
+) -> None:
+    """The proof that a contact might be mailed: what it agreed to, when, where and in which words."""
+    from tidings.operate import consent_proof
+
+    async def go(parts: Any) -> Any:
+        return await consent_proof(parts.ledger, email)
+
+    proof = _with_app(go)
+    if proof is None:
+        raise typer.BadParameter(f"{email} is not known")
+    if as_json:
+        sys.stdout.write(json.dumps(proof, ensure_ascii=False, indent=2) + "\n")
+        return
+    word = proof["last_word"]
+    out.print(f"{proof['email']}  known since {proof['known_since']}", highlight=False, markup=False)
+    out.print(f"last word on consent: {word['consent']} {word['at'] or ''}", highlight=False, markup=False)
+    for each in proof["enrolments"]:
+        out.print(f"\n{each['campaign']}/{each['sequence']}", highlight=False, markup=False)
+        for name in ("basis", "source", "at", "wording", "address", "runs_out_at", "confirmed_at", "mails_sent"):
+            said = each[name] if each[name] is not None else "not recorded" if name in EVIDENCE else "-"
+            out.print(f"  {name}: {said}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"  event: {each['event']['id']}, {each['event']['received_at']}", highlight=False, markup=False)
+    for each in proof["suppressions"]:
+        until = f", lifted {each['lifted_at']}" if each["lifted_at"] else ""
+        out.print(f"\nnot mailed ({each['of']}) since {each['at']}: {each['reason']}, by {each['source']}{until}",
+                  highlight=False, markup=False, soft_wrap=True)  # fmt: skip
+
+
+#: What evidence of consent is made of; each of them says so where it was not kept.
+EVIDENCE = {"basis", "source", "at", "wording", "address"}
+
+
+def _minute(moment: datetime | None) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment else ""
+
+
 @app.command()
 def contact(email: Annotated[str, typer.Argument(help="The contact's address")]) -> None:
     """The whole story of one contact, with the reason for everything that was not sent."""
@@ -337,16 +445,18 @@ def _print_story(person: Any, suppressions: list[Any], events: list[Any], messag
     out.print(f"[bold]{person.email}[/]  {person.first_name or ''}  {person.business_name or ''}")
     out.print(f"known since {person.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC; consent: {person.consent}")
     for each in suppressions:
-        lifted = f", lifted {each.lifted_at:%Y-%m-%d}" if each.lifted_at else ""
+        lifted = f", until {_minute(each.until)}" if each.until else ""
+        lifted += f", lifted {_minute(each.lifted_at)}" if each.lifted_at else ""
         out.print(f"[yellow]not mailed[/] ({each.sequence or 'everything'}): {each.reason}, by {each.source}{lifted}")
     table = _table("received", "webhook", "state", "why", "event")
     for row in events:
         when = row.received_at.astimezone(UTC)
         table.add_row(f"{when:%Y-%m-%d %H:%M:%S}", row.source, row.state, row.reason or "", str(row.id))
     out.print(table)
-    table = _table("due", "template", "state", "sent", "why", "message")
+    table = _table("due", "template", "state", "sent", "opened", "clicked", "why", "message")
     for row in messages:
         sent = f"{row.sent_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if row.sent_at else ""
         due = row.due_at.astimezone(UTC)
-        table.add_row(f"{due:%Y-%m-%d %H:%M:%S}", row.template, row.state, sent, row.reason or "", str(row.id))
+        done = (sent, _minute(row.opened_at), _minute(row.clicked_at))
+        table.add_row(f"{due:%Y-%m-%d %H:%M:%S}", row.template, row.state, *done, row.reason or "", str(row.id))
     out.print(table)

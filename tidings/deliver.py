@@ -17,7 +17,7 @@ from tidings.campaign import Campaigns
 from tidings.errors import CopyError, KeyReused, MessageRefused, OutcomeUnknown, Refused, RetryLater, ServiceError
 from tidings.ledger import Ledger, mails, outcomes, permission
 from tidings.ledger.mails import Claim, ClaimedMessage
-from tidings.model import MessageState, Template
+from tidings.model import ASKING, MessageState, Template
 from tidings.ports import Copy, Sender, Turns
 from tidings.render import one_line, render
 from tidings.unsubscribe import CONFIRM, Links
@@ -175,7 +175,7 @@ class Delivery:
     def _payload(self, message: ClaimedMessage, template: Template) -> str:
         """The request to Resend, made once and kept to the byte: a repeat with other bytes would be refused."""
         link = self.links.unsubscribe(message.enrolment_id)
-        asking = message.template == self.campaigns[message.campaign].sequence(message.sequence).confirmation
+        asking = message.position == ASKING
         mail = render(
             template,
             {**message.variables, CONFIRM: self.links.confirm(message.enrolment_id)} if asking else message.variables,

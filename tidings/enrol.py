@@ -14,14 +14,13 @@ from pydantic import ValidationError
 from tidings.campaign import Campaign, Campaigns, Payload, Webhook
 from tidings.campaign import Sequence as MailSequence
 from tidings.consent import evidence
-from tidings.errors import CopyError, TemplateBroken
+from tidings.errors import CopyError
 from tidings.ledger import Ledger, inbox, mails, permission
 from tidings.ledger.mails import LastRound
-from tidings.model import Basis, Consent, Event, EventState, MessageState, Plan, PlannedMessage, Slot, Template
+from tidings.model import ASKING, Basis, Consent, Event, EventState, MessageState, Plan, PlannedMessage, Slot, Template
 from tidings.ports import Copy, Projects, Runs
-from tidings.render import check, variables_of
+from tidings.render import check, check_asking, variables_of
 from tidings.schedule import due_times, slot
-from tidings.unsubscribe import CONFIRM
 
 log = logging.getLogger("tidings.enrol")
 
@@ -30,8 +29,6 @@ log = logging.getLogger("tidings.enrol")
 STALE_AFTER = timedelta(hours=1)
 #: The template variable that a contact's page in the customer projects database stands for.
 PORTAL = "portal_url"
-#: Any address does to try a template with.
-SOME_LINK = "https://example.org/confirm/x"
 KNOWN = "the contact is in this sequence already"
 
 
@@ -162,12 +159,7 @@ def _plan(
         raise broken[campaign.name, sequence.name]
     variables = payload.variables(facts, now)
     for name in sequence.templates:
-        check(templates[name], {**variables, CONFIRM: SOME_LINK} if name == sequence.confirmation else variables)
-    if sequence.confirmation and CONFIRM not in variables_of(templates[sequence.confirmation]):
-        raise TemplateBroken(
-            f"Template {sequence.confirmation!r} has no {{{{ {CONFIRM} }}}}, so nobody could confirm. "
-            f"Add it in Notion, then replay."
-        )
+        (check_asking if name == sequence.confirmation else check)(templates[name], variables)
     if event.contact_id is None:
         raise ValueError(f"event {event.id} names no contact, so it starts nothing")
     return Plan(
@@ -224,7 +216,7 @@ def plan_messages(sequence: MailSequence, payload: Payload, event: Event, now: d
         at = due if due <= now else slot(due, event.testing_minute)
         planned.append(PlannedMessage(position, step.template, due, at, state, reason))
     if sequence.confirmation:
-        planned.insert(0, PlannedMessage(0, sequence.confirmation, now, now, MessageState.SCHEDULED))
+        planned.insert(0, PlannedMessage(ASKING, sequence.confirmation, now, now, MessageState.SCHEDULED))
     return planned
 
 

@@ -52,6 +52,9 @@ class MessageState(StrEnum):
     UNKNOWN = "unknown"
 
 
+#: The position of the mail that asks the contact to confirm, before the first of its sequence.
+ASKING = 0
+
 #: States from which a message never moves by itself.
 FINAL_STATES = frozenset(MessageState) - {
     MessageState.HELD,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -15,7 +15,7 @@ from tidings.campaign import Campaigns
 from tidings.errors import CopyError, Refused, TemplateDuplicated
 from tidings.model import Template
 from tidings.notion_schema import Database
-from tidings.render import check
+from tidings.render import check, check_asking
 
 
 async def create_databases(
@@ -125,16 +125,20 @@ async def check_templates(
     for campaign in campaigns.values():
         for sequence in campaign.sequences:
             contexts = sample_contexts(campaigns, campaign.name, sequence.name, facts, now)
-            results += [Checked(name, sequence.name, _problem(found[name], contexts)) for name in sequence.templates]
+            for name in sequence.templates:
+                trying = check_asking if name == sequence.confirmation else check
+                results.append(Checked(name, sequence.name, _problem(found[name], contexts, trying)))
     return results
 
 
-def _problem(template: Template | CopyError, contexts: Mapping[str, Mapping[str, Any]]) -> str | None:
+def _problem(
+    template: Template | CopyError, contexts: Mapping[str, Mapping[str, Any]], trying: Callable[..., None]
+) -> str | None:
     if isinstance(template, CopyError):
         return str(template)
     for who, values in contexts.items():
         try:
-            check(template, values)
+            trying(template, values)
         except CopyError as error:
             return f"For {who}: {error}"
     return None

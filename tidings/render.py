@@ -21,6 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tidings.errors import MailTooLarge, TemplateBroken, TemplateEmpty
 from tidings.model import Mail, Template
+from tidings.unsubscribe import CONFIRM
 
 #: Gmail clips a message at about 102 KB of HTML and hides the unsubscribe link with the rest (apis.md 4).
 MAX_HTML_BYTES = 95 * 1024
@@ -95,6 +96,16 @@ def check(template: Template, values: Mapping[str, Any]) -> None:
             template,
             values,
             footer={"sender": "x" * 80, "postal_address": "x" * 160, "unsubscribe_url": "x" * 300},
+        )
+
+
+def check_asking(template: Template, values: Mapping[str, Any]) -> None:
+    """As `check`, for the mail that asks a contact to confirm: without its link nobody could."""
+    check(template, {**values, CONFIRM: "https://example.org/confirm/x"})
+    if CONFIRM not in variables_of(template):
+        raise TemplateBroken(
+            f"Template {template.name!r} has no {{{{ {CONFIRM} }}}}, so nobody could confirm. "
+            f"Put it into a link in Notion, then replay."
         )
 
 

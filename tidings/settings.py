@@ -13,7 +13,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tidings.errors import ConfigError
@@ -21,6 +21,8 @@ from tidings.errors import ConfigError
 ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ".env"
 REAL_RESEND = "https://api.resend.com"
+#: In the footer of the sandbox's mails; never of a real one's.
+SAMPLE = "sample address of the sandbox"
 
 
 def setting(default: Any = ..., *, block: str | None = None, **kwargs: Any) -> Any:
@@ -163,6 +165,15 @@ class Settings(BaseSettings):
         if "@" not in value or "\n" in value or "\r" in value:
             raise ValueError('must be an address such as "Clinic <hello@mail.clinic.ca>"')
         return value
+
+    @field_validator("postal_address")
+    @classmethod
+    def _postal_address(cls, value: str, info: ValidationInfo) -> str:
+        if not value.strip():
+            raise ValueError("must be the postal address of the business, which the law asks for in every mail")
+        if SAMPLE in value and info.data.get("resend_api_url") == REAL_RESEND:
+            raise ValueError("is the sandbox's sample, and mails would leave through the real Resend")
+        return value.strip()
 
     @model_validator(mode="after")
     def _one_captcha(self) -> Settings:

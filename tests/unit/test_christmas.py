@@ -36,6 +36,9 @@ MINIMAL: dict[str, dict[str, Any]] = {
 }
 
 
+AT = datetime(2026, 12, 1, 15, tzinfo=UTC)
+
+
 def parse(path: str, **body: Any) -> Payload:
     return CHRISTMAS.webhook(path).payload.model_validate({**MINIMAL.get(path, {}), **body})
 
@@ -384,3 +387,47 @@ def test_f11_a_variable_that_no_contact_has__is_refused() -> None:
 
     with pytest.raises(TemplateBroken, match="'SpotsLeft' is undefined"):
         render(template, parse("christmas-signup").variables(FACTS, NOW), footer=FOOTER)
+
+
+def test_f18_paid_is_above_booked_above_post_call_above_no_show_above_nurture() -> None:
+    ranked = sorted(CHRISTMAS.sequences, key=lambda s: s.priority, reverse=True)
+
+    assert [s.name for s in ranked] == ["onboarding", "precall", "postcall", "noshow", "nurture"]
+    assert len({s.priority for s in ranked}) == 5
+
+
+def test_f18_who_books_or_pays__leaves_what_asked_for_it() -> None:
+    left = {s.name: {(e.on.value, e.ever) for e in s.exits} for s in CHRISTMAS.sequences}
+
+    assert left == {
+        "nurture": {("booked", True), ("paid", True)},
+        "noshow": {("booked", False), ("paid", True)},
+        "postcall": {("paid", True)},
+        "precall": {("paid", True)},
+        "onboarding": set(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "basis", "more"),
+    [
+        ("christmas-signup", "express", {"consent": True, "consent_text": "Yes, send me tips"}),
+        ("calendly-noshow", "inquiry", {}),
+        ("postcall-maybe", "inquiry", {}),
+        ("calcom-booking", "inquiry", {"triggerEvent": "BOOKING_CANCELLED"}),
+        ("onboarding-start", "purchase", {"payment_confirmed": True, "payment_date": "2026-11-30"}),
+    ],
+)
+def test_f18_each_webhook__says_what_allows_its_mails(path: str, basis: str, more: dict[str, Any]) -> None:
+    given = parse(path, **more)
+
+    assert given.basis() == basis
+    assert given.consent_wording() == more.get("consent_text")
+    assert given.consented_at(AT) == (datetime(2026, 11, 30, tzinfo=UTC) if basis == "purchase" else AT)
+
+
+def test_f19_a_payment_of_tomorrow__counts_from_today_and_one_without_a_date_too() -> None:
+    paid = {"payment_confirmed": True}
+
+    for given in ({**paid, "payment_date": "2099-01-01"}, paid):
+        assert parse("onboarding-start", **given).consented_at(AT) == AT

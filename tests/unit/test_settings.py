@@ -268,3 +268,21 @@ def test_importing_the_server__reads_no_settings() -> None:
     )
 
     assert (done.returncode, done.stdout) == (0, "Tidings\n"), done.stderr
+
+
+@pytest.mark.parametrize("given", [" ", "\n", "Sample Street 1 (sample address of the sandbox)"])
+def test_f18_without_a_postal_address__nothing_starts_with_real_keys(environ: pytest.MonkeyPatch, given: str) -> None:
+    environ.setenv("POSTAL_ADDRESS", given)
+
+    with pytest.raises(ConfigError) as told:
+        load_settings()
+
+    (problem,) = told.value.problems
+    assert problem.startswith("POSTAL_ADDRESS ")
+
+
+def test_the_sandboxs_address__is_fine_for_the_sandbox(environ: pytest.MonkeyPatch) -> None:
+    environ.setenv("POSTAL_ADDRESS", "Sample Street 1 (sample address of the sandbox)")
+    environ.setenv("RESEND_API_URL", "http://127.0.0.1:9/resend")
+
+    assert load_settings().postal_address.startswith("Sample Street 1")

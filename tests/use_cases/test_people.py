@@ -414,3 +414,43 @@ async def test_a_sequence_without_a_rule__is_entered_once(town: Town, who: str) 
     again = await town.take("maybe", who, key="m")
 
     assert (await town.handle(again)).known == (again,)
+
+
+# -- double opt-in -----------------------------------------------------------------------------------------------
+
+
+async def test_nothing_but_the_question__goes_before_the_click(town: Town, who: str) -> None:
+    await town.enter("club", who)
+    await days(town, 30)
+
+    assert town.got(who) == ["club_ask"]
+    assert (await town.story(who))["club_1"] == "waits for the contact's click in the mail that asks for it"
+
+
+async def test_after_the_click__the_sequence_begins(town: Town, who: str) -> None:
+    await town.enter("club", who)
+    await days(town, 3)
+
+    assert await town.confirm(town.sender.mails[-1])
+    assert await town.confirm(town.sender.mails[-1])
+    await days(town, 2)
+
+    assert town.got(who) == ["club_ask", "club_1", "club_2"]
+    (row,) = await town.rows("SELECT confirmed_at FROM enrolment")
+    assert row.confirmed_at is not None
+
+
+async def test_a_question_without_its_link__is_refused_before_it_is_sent(town: Town, who: str) -> None:
+    town.copy.bodies["club_ask"] = "<p>Please confirm</p>"
+
+    event = await town.take("club", who)
+
+    assert "has no {{ confirm_url }}, so nobody could confirm" in (await town.handle(event)).failed[event]
+
+
+async def test_only_the_question__knows_the_link(town: Town, who: str) -> None:
+    town.copy.bodies["club_1"] = "<p>{{ confirm_url }}</p>"
+
+    event = await town.take("club", who)
+
+    assert "'confirm_url' is undefined" in (await town.handle(event)).failed[event]

@@ -151,6 +151,25 @@ async def last_rounds(connection: AsyncConnection, plans: Sequence[Plan]) -> dic
     }
 
 
+async def release(
+    connection: AsyncConnection, enrolment_id: UUID, times: Mapping[int, tuple[datetime, datetime]], now: datetime
+) -> None:
+    """Let an enrolment's held mails wait for their time: (due, slot) by position."""
+    await connection.execute(
+        update(message)
+        .where(message.c.enrolment_id == enrolment_id, message.c.position == bindparam("m_position"))
+        .where(message.c.state == MessageState.HELD)
+        .values(
+            state=MessageState.SCHEDULED,
+            reason=None,
+            due_at=bindparam("m_due"),
+            slot_at=bindparam("m_slot"),
+            updated_at=now,
+        ),
+        [{"m_position": n, "m_due": due, "m_slot": slot} for n, (due, slot) in times.items()],
+    )
+
+
 async def unplanned_slots(
     connection: AsyncConnection, *, event_ids: Sequence[UUID] | None, due_after: datetime, limit: int = 2000
 ) -> list[Slot]:

@@ -12,7 +12,7 @@ from sqlalchemy import Table, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger.tables import contact, enrolment, message
-from tidings.model import FINAL_STATES, MessageState
+from tidings.model import ASKING, FINAL_STATES, MessageState
 
 _LEFT = {MessageState.SENT, MessageState.DELIVERED, MessageState.BOUNCED, MessageState.COMPLAINED}
 
@@ -98,7 +98,11 @@ def _enrolment_values(row: Any, messages: Sequence[Any]) -> dict[str, Any]:
         "Segment": row.segment,
         "Assessment Score": row.variables.get("assessment_score"),
         "Signup Date": row.created_at,
-        **{f"Email {m.position} Sent": m.sent_at if m.state in _LEFT else None for m in messages},
+        **{
+            f"Email {m.position} Sent": m.sent_at if m.state in _LEFT else None
+            for m in messages
+            if m.position != ASKING
+        },
         "Sequence Completed": all(m.state in FINAL_STATES or m.state in _LEFT for m in messages),
     }
 
@@ -111,6 +115,7 @@ async def _messages(connection: AsyncConnection, limit: int) -> list[Row]:
         .join(contact, contact.c.id == enrolment.c.contact_id)
         .where(message.c.state != MessageState.SCHEDULED.value)
         .where(message.c.state != MessageState.SENDING.value)
+        .where(message.c.state != MessageState.HELD.value)
         .where(message.c.mirrored_at.is_distinct_from(message.c.updated_at))
         .order_by(message.c.updated_at)
         .limit(limit)

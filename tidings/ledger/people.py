@@ -30,7 +30,6 @@ async def of_enrolment(connection: AsyncConnection, enrolment_id: UUID) -> Any:
             enrolment.c.campaign,
             enrolment.c.sequence,
             enrolment.c.testing_minute,
-            enrolment.c.confirmed_at,
         )
         .join(contact, contact.c.id == enrolment.c.contact_id)
         .where(enrolment.c.id == enrolment_id)
@@ -52,6 +51,17 @@ async def known_contact(connection: AsyncConnection, email: str, now: datetime) 
 
 def _active(now: datetime) -> Any:
     return suppression.c.lifted_at.is_(None) & or_(suppression.c.until.is_(None), suppression.c.until > now)
+
+
+async def mark_confirmed(connection: AsyncConnection, enrolment_id: UUID, now: datetime) -> bool:
+    """Note the click; False when it was noted before."""
+    rows = await connection.execute(
+        update(enrolment)
+        .where(enrolment.c.id == enrolment_id, enrolment.c.confirmed_at.is_(None))
+        .values(confirmed_at=now, updated_at=now)
+        .returning(enrolment.c.id)
+    )
+    return rows.first() is not None
 
 
 async def lock_contact(connection: AsyncConnection, contact_id: UUID) -> None:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from tidings.local import postgres
 from tidings.local.config import HOST, Part, StackConfig
 from tidings.local.folder import DataFolder
-from tidings.settings import ROOT, Settings
+from tidings.settings import ROOT, SAMPLE, Settings
 
 #: Marks every process of one stack, however deep: the keeper ends those that are left.
 MARK = "TIDINGS_STACK"
 LOCAL_ADDRESSES = "127.0.0.1,localhost"
 WORK_POOL = "tidings"
 #: Shown in the footer of the sandbox's mails; unmistakably not a real place.
-SAMPLE_POSTAL_ADDRESS = "Sample Street 1, 00000 Sampletown (sample address of the sandbox)"
+SAMPLE_POSTAL_ADDRESS = f"Sample Street 1, 00000 Sampletown ({SAMPLE})"
 
 
 #: Variables that are a setting of the product, or name a file with one.

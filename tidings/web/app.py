@@ -15,7 +15,7 @@ from tidings.adapters.blocks import settings_of_this_process
 from tidings.adapters.captcha import Captcha
 from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
-from tidings.web import docs, health, operate, resend_webhook, unsubscribe, webhooks
+from tidings.web import confirm, docs, health, operate, resend_webhook, unsubscribe, webhooks
 from tidings.web.form import Form
 from tidings.web.keeper import keep_always
 from tidings.web.middleware import Origins, SecurityHeaders, security_headers
@@ -37,6 +37,7 @@ def create_app() -> FastAPI:
     app.include_router(health.router)
     app.include_router(resend_webhook.router)
     app.include_router(unsubscribe.router)
+    app.include_router(confirm.router)
     app.include_router(operate.router)
     app.add_exception_handler(LedgerUnavailable, _unavailable)
     app.add_exception_handler(Exception, _broken)

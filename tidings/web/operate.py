@@ -11,14 +11,23 @@ from fastapi.exceptions import HTTPException
 from pydantic import AwareDatetime, BaseModel, Field
 
 from tidings.ledger import inbox, mails, people
-from tidings.operate import cancel_messages, retry_messages
+from tidings.operate import (
+    cancel_messages,
+    consent_proof,
+    lift_suppression,
+    retry_messages,
+    suppress_contact,
+)
 from tidings.replay import replay
 from tidings.web.auth import operator
 from tidings.wiring import App, utc_now
 
 router = APIRouter(prefix="/api", tags=["operators"], dependencies=[Depends(operator)])
 
-MESSAGE_FIELDS = ("id", "campaign", "sequence", "position", "template", "due_at", "state", "reason", "sent_at")
+MESSAGE_FIELDS = (
+    "id", "campaign", "sequence", "position", "template", "due_at", "state", "reason", "sent_at", "delivered_at",
+    "delayed_at", "opened_at", "clicked_at",
+)  # fmt: skip
 
 
 class Event(BaseModel):
@@ -59,6 +68,19 @@ class Cancel(BaseModel):
     sequence: str | None = None
     reason: str = Field("cancelled by an operator", min_length=1, max_length=500)
     dry_run: bool = False
+
+
+class Lift(BaseModel):
+    """Why mails may go again; of one series, or of everything."""
+
+    reason: str = Field(min_length=1, max_length=500)
+    sequence: str | None = None
+
+
+class Suppress(Lift):
+    """Why mails stop, and until when; without an end until that is lifted."""
+
+    until: AwareDatetime | None = None
 
 
 @router.get("/events", summary="Webhooks that came in, newest first")
@@ -110,7 +132,15 @@ async def story(request: Request, email: str) -> dict[str, Any]:
         "consent": person.consent,
         "created_at": person.created_at,
         "suppressions": [
-            {"sequence": s.sequence, "reason": s.reason, "source": s.source, "at": s.created_at, "lifted": s.lifted_at}
+            {
+                "sequence": s.sequence,
+                "reason": s.reason,
+                "source": s.source,
+                "at": s.created_at,
+                "until": s.until,
+                "lifted": s.lifted_at,
+                "lifted_because": s.lifted_because,
+            }
             for s in stopped
         ],
         "events": [
@@ -119,6 +149,32 @@ async def story(request: Request, email: str) -> dict[str, Any]:
         ],
         "messages": [{name: getattr(m, name) for name in MESSAGE_FIELDS} for m in messages],
     }
+
+
+@router.get("/contacts/{email}/consent", summary="The proof that a contact might be mailed")
+async def consent(request: Request, email: str) -> dict[str, Any]:
+    parts: App = request.app.state.parts
+    proof = await consent_proof(parts.ledger, email)
+    if proof is None:
+        raise HTTPException(404, f"No contact has the address {email}")
+    return proof
+
+
+@router.post("/contacts/{email}/suppress", summary="Stop mails to an address, known or not")
+async def suppress(request: Request, email: str, wanted: Suppress) -> dict[str, bool]:
+    if "@" not in email:
+        raise HTTPException(422, f"{email} is no address")
+    parts: App = request.app.state.parts
+    return {"new": await suppress_contact(parts.ledger, email, **wanted.model_dump(), now=utc_now())}
+
+
+@router.post("/contacts/{email}/lift", summary="Let mails go to a contact again")
+async def lift(request: Request, email: str, wanted: Lift) -> dict[str, int]:
+    parts: App = request.app.state.parts
+    lifted = await lift_suppression(parts.ledger, email, **wanted.model_dump(), now=utc_now())
+    if lifted is None:
+        raise HTTPException(404, f"No contact has the address {email}")
+    return {"lifted": lifted}
 
 
 @router.post("/contacts/{email}/cancel", summary="Cancel what a contact has still to get")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import logging
-from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
@@ -12,11 +10,11 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse
 
 from tidings.ledger import people
+from tidings.web.pages import page
 from tidings.wiring import App, utc_now
 
 log = logging.getLogger("tidings.web")
 router = APIRouter(tags=["unsubscribe"])
-PAGE = (Path(__file__).parent / "unsubscribe.html").read_text(encoding="utf-8")
 
 BUTTONS = """
 <form method="post"><button name="scope" value="all">Stop all emails</button>
@@ -29,7 +27,7 @@ async def ask(request: Request, token: str) -> HTMLResponse:
     parts: App = request.app.state.parts
     if parts.links.read(token) is None:
         return _unknown()
-    return _page("Do you want to leave?", "One click and you get no more emails from us.", BUTTONS)
+    return page("Do you want to leave?", "One click and you get no more emails from us.", BUTTONS)
 
 
 @router.post("/unsubscribe/{token}", response_class=HTMLResponse, summary="Unsubscribes at once")
@@ -40,7 +38,7 @@ async def leave(request: Request, token: str, scope: Annotated[str, Form()] = "a
     if enrolment_id is None or not await _suppress(parts, enrolment_id, only_series=scope == "series"):
         return _unknown()
     what = "this series of emails" if scope == "series" else "our emails"
-    return _page("You have left", f"You will get no more of {what}. Nothing else to do.", "")
+    return page("You have left", f"You will get no more of {what}. Nothing else to do.", "")
 
 
 async def _suppress(parts: App, enrolment_id: UUID, *, only_series: bool) -> bool:
@@ -63,15 +61,4 @@ async def _suppress(parts: App, enrolment_id: UUID, *, only_series: bool) -> boo
 
 def _unknown() -> HTMLResponse:
     words = "Please use the link of the newest email, or just answer it and ask us to stop."
-    return _page("This link is not complete", words, "", status=404)
-
-
-def _page(title: str, words: str, form: str, *, status: int = 200) -> HTMLResponse:
-    body = PAGE.replace("<!-- title -->", html.escape(title)).replace("<!-- words -->", html.escape(words))
-    return HTMLResponse(
-        body.replace("<!-- form -->", form),
-        status_code=status,
-        headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
-                 "base-uri 'none'; frame-ancestors 'none'",
-                 "Cache-Control": "no-store", "X-Robots-Tag": "noindex"},
-    )  # fmt: skip
+    return page("This link is not complete", words, "", status=404)
