@@ -39,6 +39,7 @@ from tidings.outcome import take_report
 
 BOOKED = "the contact has booked"
 PAID = "the contact has paid"
+CALLED_OFF = "the call was called off"
 
 
 class Body(Payload):
@@ -88,6 +89,14 @@ class Call(Body):
         return received_at + timedelta(hours=self.in_hours)
 
 
+class CallOff(Body):
+    def facts(self) -> tuple[Fact, ...]:
+        return (BookingFact(f"town:{self.key}", BookingState.CANCELLED, None, ends={"call": CALLED_OFF}),)
+
+    def ignored_because(self) -> str | None:
+        return CALLED_OFF
+
+
 class Payment(Body):
     def facts(self) -> tuple[Fact, ...]:
         return (MilestoneFact(MilestoneKind.PAID, f"town:{self.key}", None),)
@@ -100,8 +109,8 @@ def _steps(name: str, *hours: float) -> tuple[Step, ...]:
     return tuple(Step(f"{name}_{n}", timedelta(hours=h)) for n, h in enumerate(hours, 1))
 
 
-def _webhook(name: str, payload: type[Payload]) -> Webhook:
-    return Webhook(name, f"{name}-handler", name, name, payload, {}, f"Somebody did {name}")
+def _webhook(name: str, payload: type[Payload], sequence: str | None = None) -> Webhook:
+    return Webhook(name, f"{name}-handler", name, sequence or name, payload, {}, f"Somebody did {name}")
 
 
 _PAID = Exit(Turn.PAID, PAID, ever=True)
@@ -121,7 +130,7 @@ TOWN = Campaign(
     ),
     webhooks=(
         _webhook("club", Signup), _webhook("lure", Signup), _webhook("missed", Body), _webhook("maybe", Body),
-        _webhook("call", Call), _webhook("welcome", Payment),
+        _webhook("call", Call), _webhook("welcome", Payment), _webhook("off", CallOff, "call"),
     ),
 )  # fmt: skip
 CAMPAIGNS = Campaigns([TOWN])
