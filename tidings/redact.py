@@ -20,8 +20,8 @@ _ADDRESS = re.compile(
     r"(?:[^\s@\"'<>()\[\]{},;:/\\?&=%|]|%(?!40)[0-9A-Fa-f]{2})*"
     r"(?P<at>@|%40)(?P<domain>[\w-]+(?:\.[\w-]+)*\.[^\W\d_][\w-]+)"
 )
-#: The token of an unsubscribe link unsubscribes: who reads it in a log could do so.
-_LINK = re.compile(r"(/unsubscribe/)[^\s/?\"']+")
+#: The token of such a link unsubscribes or confirms: who reads it in a log could do so.
+_LINK = re.compile(r"(/(?:unsubscribe|confirm)/)[^\s/?\"']+")
 
 _secrets: set[str] = set()
 _pattern: re.Pattern[str] | None = None
@@ -37,10 +37,10 @@ def hide(secrets: Iterable[str]) -> None:
 
 
 def redact(text: str) -> str:
-    """The text without secrets and unsubscribe tokens, and with addresses masked: `d…@resend.dev`."""
+    """The text without secrets and the tokens of links in mails, and with addresses masked: `d…@resend.dev`."""
     if _pattern is not None:
         text = _pattern.sub(HIDDEN, text)
-    if "/unsubscribe/" in text:
+    if "/unsubscribe/" in text or "/confirm/" in text:
         text = _LINK.sub(rf"\1{HIDDEN}", text)
     if "@" in text or "%40" in text:
         text = _ADDRESS.sub(r"\g<first>…\g<at>\g<domain>", text)

@@ -39,6 +39,7 @@ def hidden(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("Sam <ä.é@exämple.ca>", "Sam <ä…@exämple.ca>"),
         ("postgresql://tidings:word@db.example.ca/x", "postgresql://tidings:w…@db.example.ca/x"),
         ("GET /unsubscribe/abc.DEF_-1?x=2 200", "GET /unsubscribe/[hidden]?x=2 200"),
+        ("POST /confirm/abc.DEF_-1 200", "POST /confirm/[hidden] 200"),
         (f"key {SECRET} refused", "key [hidden] refused"),
         ("http://u:re_marked/sec%3Aret%3D%3D@h/", "http://u:[hidden]@h/"),
         ("a @ b, short, user@localhost, 5@2", "a @ b, short, user@localhost, 5@2"),
