@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tidings.errors import CampaignError
-from tidings.model import Basis, ContactFacts, Fact, Turn
+from tidings.model import Basis, ContactFacts, Fact, Scheme, Turn
 
 SLUG = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
 
@@ -129,6 +129,15 @@ class Sequence:
 
 
 @dataclass(frozen=True)
+class Native:
+    """A service's own body, signed the service's own way."""
+
+    scheme: Scheme
+    payload: type[Payload]
+    examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Webhook:
     """A route `/webhook/<path>`, the deployment that handles it, and the sequence that it starts."""
 
@@ -139,8 +148,16 @@ class Webhook:
     payload: type[Payload]
     examples: Mapping[str, Mapping[str, Any]]
     summary: str
-    #: Posted by a browser, which can keep no secret. All others show a token of WEBHOOK_TOKENS.
+    #: Posted by a browser, which can keep no secret. All others show who they are, one of `schemes`.
     public: bool = False
+    #: Services that post bodies of their own here, beside `payload`.
+    natives: tuple[Native, ...] = ()
+
+    @property
+    def schemes(self) -> tuple[Scheme, ...]:
+        """How a sender may show who it is. A token or a Standard Webhook vouches for any body."""
+        own = dict.fromkeys(native.scheme for native in self.natives)
+        return (Scheme.BEARER, Scheme.STANDARD, *own)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,17 @@ from typing import Any
 from uuid import UUID
 
 
+class Scheme(StrEnum):
+    """How a sender shows who it is."""
+
+    BEARER = "bearer"
+    STANDARD = "standard-webhooks"
+    CALENDLY = "calendly"
+    CALCOM = "calcom"
+    STRIPE = "stripe"
+    DOCUSIGN = "docusign"
+
+
 class EventState(StrEnum):
     #: Stored and answered; Prefect does not know of it yet.
     ACCEPTED = "accepted"

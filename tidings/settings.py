@@ -6,6 +6,7 @@ Prefect Secret block named beside it. What is wrong or missing is refused all at
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,12 +18,23 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tidings.errors import ConfigError
+from tidings.model import Scheme
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ".env"
 REAL_RESEND = "https://api.resend.com"
 #: In the footer of the sandbox's mails; never of a real one's.
 SAMPLE = "sample address of the sandbox"
+
+#: The setting with the secrets of each kind of sender.
+SECRETS = {
+    Scheme.BEARER: "webhook_tokens",
+    Scheme.STANDARD: "standard_webhook_secrets",
+    Scheme.CALENDLY: "calendly_signing_keys",
+    Scheme.CALCOM: "calcom_webhook_secrets",
+    Scheme.STRIPE: "stripe_webhook_secrets",
+    Scheme.DOCUSIGN: "docusign_hmac_keys",
+}
 
 
 def setting(default: Any = ..., *, block: str | None = None, **kwargs: Any) -> Any:
@@ -99,6 +111,27 @@ class Settings(BaseSettings):
         block="webhook-tokens",
         description="Tokens that senders show as 'Authorization: Bearer …', separated by commas while one is replaced",
     )
+    standard_webhook_secrets: SecretStr | None = setting(
+        None,
+        block="standard-webhook-secrets",
+        description="Secrets (whsec_…) of senders that sign as Standard Webhooks does, separated by commas",
+    )
+    calendly_signing_keys: SecretStr | None = setting(
+        None,
+        block="calendly-signing-keys",
+        description="Signing keys of the webhook subscriptions at Calendly, separated by commas",
+    )
+    calcom_webhook_secrets: SecretStr | None = setting(
+        None, block="calcom-webhook-secrets", description="Secrets of the webhooks at Cal.com, separated by commas"
+    )
+    stripe_webhook_secrets: SecretStr | None = setting(
+        None,
+        block="stripe-webhook-secrets",
+        description="Signing secrets (whsec_…) of the webhook endpoints at Stripe, separated by commas",
+    )
+    docusign_hmac_keys: SecretStr | None = setting(
+        None, block="docusign-hmac-keys", description="HMAC keys of DocuSign Connect, separated by commas"
+    )
     admin_token: SecretStr | None = setting(
         None, block="admin-token", description="Token of the operators' API under /api; without it that API is closed"
     )
@@ -159,6 +192,18 @@ class Settings(BaseSettings):
             raise ValueError("must begin with http:// or https://")
         return value.rstrip("/")
 
+    @field_validator("standard_webhook_secrets")
+    @classmethod
+    def _base64(cls, value: SecretStr | None) -> SecretStr | None:
+        for secret in value.get_secret_value().split(",") if value else ():
+            try:
+                key = base64.b64decode(secret.strip().removeprefix("whsec_") + "==", validate=True)
+            except ValueError:
+                key = b""
+            if len(key) < 16:
+                raise ValueError("must be whsec_ and then at least 16 bytes in base64, separated by commas")
+        return value
+
     @field_validator("sender")
     @classmethod
     def _sender(cls, value: str) -> str:
@@ -201,11 +246,16 @@ class Settings(BaseSettings):
     def campaign_folders(self) -> list[Path]:
         return folders(self.campaigns_dirs)
 
-    @property
-    def tokens(self) -> list[str]:
-        """Every webhook token that is accepted now."""
-        listed = self.webhook_tokens.get_secret_value() if self.webhook_tokens else ""
+    def secrets(self, scheme: Scheme) -> list[str]:
+        """Every secret that a sender of this kind may have now: several while one is replaced."""
+        value: SecretStr | None = getattr(self, SECRETS[scheme])
+        listed = value.get_secret_value() if value else ""
         return [part.strip() for part in listed.split(",") if part.strip()]
+
+    @staticmethod
+    def secret_name(scheme: Scheme) -> str:
+        """The setting that holds them."""
+        return SECRETS[scheme].upper()
 
     @property
     def real(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import httpx
 import pytest
+import signing
 from asgi_lifespan import LifespanManager
 from fakes import FakeRuns
 from fastapi import FastAPI
@@ -57,6 +58,7 @@ def web_environment(
         "PUBLIC_URL": "https://t.tidings.test",
         "CORS_ORIGINS": f"{ORIGIN}, https://other.busos.test/",
         "WEBHOOK_TOKENS": f"{TOKEN}, token-that-is-being-replaced",
+        **signing.environment(),
         "ADMIN_TOKEN": ADMIN,
         "MAX_BODY_BYTES": "20000",
         **ids,

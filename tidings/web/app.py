@@ -15,7 +15,7 @@ from tidings.adapters.blocks import settings_of_this_process
 from tidings.adapters.captcha import Captcha
 from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
-from tidings.web import confirm, docs, health, operate, resend_webhook, unsubscribe, webhooks
+from tidings.web import confirm, docs, health, operate, resend_webhook, unsubscribe, verify, webhooks
 from tidings.web.form import Form
 from tidings.web.keeper import keep_always
 from tidings.web.middleware import Origins, SecurityHeaders, security_headers
@@ -50,6 +50,7 @@ def create_app() -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = await asyncio.to_thread(settings_of_this_process)
     configure(as_json=settings.log_json)
+    await asyncio.to_thread(verify.prepare, settings)
     async with open_app(settings) as parts:
         intake = Intake(parts.ledger, parts.runs, now=utc_now)
         app.state.parts, app.state.intake = parts, intake

@@ -9,7 +9,7 @@ from fastapi.exceptions import HTTPException
 
 from tidings.adapters import resend
 from tidings.outcome import take_report
-from tidings.web.webhooks import read_body
+from tidings.web.body import read_body
 from tidings.wiring import App, utc_now
 
 log = logging.getLogger("tidings.web")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
@@ -15,14 +16,19 @@ from tidings.accept import Intake, answer, arrival
 from tidings.campaign import Campaign, Campaigns, Payload, Webhook, explain
 from tidings.form import Signals
 from tidings.ledger import inbox
-from tidings.web.auth import authenticated
+from tidings.model import Scheme
 from tidings.web.form import NO_VISIT, Form
+from tidings.web.verify import Delivery, Verified
 from tidings.wiring import App, utc_now
 
 log = logging.getLogger("tidings.web")
 
-#: Headers in which senders put an id of their own, the same in every repeat of an event.
-ID_HEADERS = ("webhook-id", "svix-id", "idempotency-key")
+#: Headers in which senders put an id of their own, the same in every repeat of an event: by how the sender is known.
+ID_HEADERS: Mapping[Scheme | None, tuple[str, ...]] = {
+    None: ("webhook-id", "svix-id", "idempotency-key"),
+    Scheme.STANDARD: ("webhook-id",),
+    **dict.fromkeys((Scheme.CALENDLY, Scheme.CALCOM, Scheme.STRIPE, Scheme.DOCUSIGN), ()),
+}
 
 
 class Accepted(BaseModel):
@@ -44,7 +50,7 @@ class Problem(BaseModel):
 RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {"model": Accepted, "description": "Stored; Prefect is away and gets it as soon as it is back"},
     400: {"model": Problem, "description": "The body is not JSON"},
-    401: {"model": Problem, "description": "No token, or a wrong one"},
+    401: {"model": Problem, "description": "No token or signature, or a wrong one; the answer says what is accepted"},
     413: {"model": Problem, "description": "The body is too large"},
     415: {"model": Problem, "description": "The body is not declared as application/json"},
     422: {"model": Problem, "description": "A field is missing or wrong; the answer names it"},
@@ -99,15 +105,16 @@ def _inline(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
-    async def receive(request: Request) -> JSONResponse:
+    verified = Depends(Verified(webhook))
+
+    async def receive(request: Request, delivery: Delivery = verified) -> JSONResponse:
         parts: App = request.app.state.parts
         intake: Intake = request.app.state.intake
-        known = authenticated(request, webhook, parts.settings)
-        raw = await read_body(request, parts.settings.max_body_bytes)
+        raw = delivery.raw
         try:
             payload = parse(webhook.payload, raw)
         except HTTPException as refusal:
-            if known:
+            if delivery.scheme:
                 await _quarantine(parts, campaign, webhook, raw, refusal)
             raise
         form: Form = request.app.state.form
@@ -119,7 +126,7 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
             webhook,
             payload,
             body=raw.decode(),
-            key=_sender_id(request),
+            key=_sender_id(request, delivery.scheme),
             now=utc_now(),
             testing_minute=parts.settings.testing_minute,
             quotas=visit.quotas,
@@ -156,20 +163,6 @@ async def _quarantine(parts: App, campaign: Campaign, webhook: Webhook, raw: byt
     log.warning("webhook.quarantined", extra={"source": webhook.path, "status": refusal.status_code})
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The raw body of a JSON request, or the right 4xx."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise HTTPException(415, f"Send JSON with Content-Type: application/json; this was {kind or 'not given'!r}")
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise HTTPException(413, f"The body is larger than {limit} bytes (setting MAX_BODY_BYTES)")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
 def parse(model: type[Payload], raw: bytes) -> Payload:
     """The validated body, or 400 for what is not JSON and 422 for what does not fit, naming each field."""
     try:
@@ -196,9 +189,12 @@ def _has_nul(value: Any) -> bool:
     return isinstance(value, str) and "\x00" in value
 
 
-def _sender_id(request: Request) -> str | None:
-    """The sender's own id of this event, if it sent one that can be kept."""
-    for name in ID_HEADERS:
+def _sender_id(request: Request, scheme: Scheme | None) -> str | None:
+    """The sender's own id of this event, if it sent one that can be kept.
+
+    Of a signed body only what is signed counts: with an id of a forger's choice, a replay would be a new event.
+    """
+    for name in ID_HEADERS.get(scheme, ID_HEADERS[None]):
         value = request.headers.get(name, "").strip()
         if value and len(value) <= 200 and value.isprintable():
             return f"{name}:{value}"
