@@ -109,5 +109,6 @@ def _notes(enrolled: Enrolled) -> list[str]:
     return [
         f"{len(enrolled.new)} enrolled",
         *([f"{len(enrolled.known)} in this sequence already"] if enrolled.known else []),
+        *[f"{count} need nothing more: {reason}" for reason, count in Counter(enrolled.settled.values()).items()],
         *[f"{count} not enrolled: {reason}" for reason, count in failed.items()],
     ]

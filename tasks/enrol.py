@@ -24,7 +24,7 @@ from tidings.wiring import App, utc_now
 async def enrol_events(app: App, event_ids: list[UUID]) -> Enrolled:
     try:
         facts = app.settings.facts
-        return await enrol(app.ledger, app.copy, app.campaigns, facts, event_ids, utc_now(), app.projects)
+        return await enrol(app.ledger, app.copy, app.campaigns, facts, event_ids, utc_now(), app.projects, app.calendar)
     except RetryLater as error:
         await as_told(error)
         raise

@@ -28,6 +28,15 @@ GROUP_LIMIT = 200
 AWAY_SECONDS = 2.0
 
 
+def arrivals(campaign: Campaign, webhook: Webhook, payload: Payload, *, key: str | None, **given: Any) -> list[Arrival]:
+    """A validated body as events: mostly one, and one a person where it is about several."""
+    parts = payload.parts()
+    if len(parts) == 1:
+        return [arrival(campaign, webhook, parts[0], key=key, **given)]
+    keys = [f"{key}|{n}" if key else None for n in range(len(parts))]
+    return [arrival(campaign, webhook, part, key=own, **given) for part, own in zip(parts, keys, strict=True)]
+
+
 def arrival(
     campaign: Campaign,
     webhook: Webhook,
@@ -48,7 +57,9 @@ def arrival(
         source=webhook.path,
         key=key or payload.event_key() or digest(payload),
         campaign=campaign.name,
-        deployment=webhook.deployment,
+        deployment=campaign.starting(elsewhere).deployment
+        if (elsewhere := payload.starts_sequence())
+        else webhook.deployment,
         body=body,
         contact=payload.contact(),
         received_at=now,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import re
 import sys
 from abc import ABC, abstractmethod
@@ -22,9 +23,21 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tidings.errors import CampaignError
-from tidings.model import Basis, ContactFacts, Fact, Scheme, Turn
+from tidings.model import Basis, Booking, ContactFacts, Fact, Milestone, Scheme, Turn
 
 SLUG = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the ledger, or the calendar itself, knows beside a body."""
+
+    booking: Booking | None = None
+    milestones: tuple[Milestone, ...] = ()
+
+
+class NotYet(Exception):
+    """A body starts nothing by itself now, for this reason; it may have done its part."""
 
 
 class Payload(BaseModel, ABC):
@@ -52,6 +65,39 @@ class Payload(BaseModel, ABC):
     def facts(self) -> tuple[Fact, ...]:
         """What it says of bookings, payments and signatures, also where it starts nothing."""
         return ()
+
+    @classmethod
+    def recognises(cls, body: Any) -> bool:
+        """Whether this JSON is a body of this kind, right or wrong; asked of a service's own bodies only."""
+        return False
+
+    def parts(self) -> tuple[Payload, ...]:
+        """One a person that it is about; each of them is an event."""
+        return (self,)
+
+    def starts_sequence(self) -> str | None:
+        """The sequence that it starts, where that is not its webhook's."""
+        return None
+
+    def booking(self) -> str | None:
+        """The booking that the sequence is about, by its fact's key: it ends and moves with that."""
+        return None
+
+    def follows(self) -> str | None:
+        """The booking whose place this one has taken: the mails about that one move over to this."""
+        return None
+
+    def looks_up(self) -> str | None:
+        """A booking that must be looked up, because this body says too little of it."""
+        return None
+
+    def counts_milestones(self) -> bool:
+        """Whether what it starts takes payments and signatures together, and uses them up."""
+        return False
+
+    def joined(self, known: Known) -> Payload:
+        """This body with what else is known of its booking and contact. Raises NotYet while something is lacking."""
+        return self
 
     def anchor(self, received_at: datetime) -> datetime:
         """The moment that the sequence's gaps count from."""
@@ -159,6 +205,27 @@ class Webhook:
         own = dict.fromkeys(native.scheme for native in self.natives)
         return (Scheme.BEARER, Scheme.STANDARD, *own)
 
+    def model_of(self, body: Any, scheme: Scheme | None = None) -> type[Payload]:
+        """Whose body this JSON is: of the service that signed it, else of the one that it looks like."""
+        for native in self.natives:
+            if scheme is native.scheme or (scheme not in self._natively and native.payload.recognises(body)):
+                return native.payload
+        return self.payload
+
+    @property
+    def _natively(self) -> set[Scheme]:
+        return {native.scheme for native in self.natives}
+
+    def read(self, body: str) -> Payload:
+        """A stored body, understood. Raises ValueError: pydantic's ValidationError is one, as bad JSON's error is."""
+        return self.model_of(json.loads(body)).model_validate_json(body)
+
+    def read_part(self, body: str, email: str | None) -> Payload:
+        """The part of a stored body that is about this contact."""
+        parts = self.read(body).parts()
+        theirs = (part for part in parts if (contact := part.contact()) and contact.email == email)
+        return next(theirs, parts[0])
+
 
 @dataclass(frozen=True)
 class Campaign:
@@ -211,6 +278,17 @@ class Campaign:
 
     def sequence_of_template(self, template: str) -> Sequence:
         return next(s for s in self.sequences if template in s.templates)
+
+    def starting(self, sequence: str) -> Webhook:
+        """The webhook whose deployment handles what starts this sequence."""
+        for webhook in self.webhooks:
+            if webhook.sequence == sequence:
+                return webhook
+        raise CampaignError(f"Campaign {self.name!r} has no webhook that starts {sequence!r}")
+
+    def started_by(self, webhook: Webhook, payload: Payload) -> Sequence:
+        """The sequence that a body on this webhook starts."""
+        return self.sequence(payload.starts_sequence() or webhook.sequence)
 
     def webhook(self, path: str) -> Webhook:
         return next(w for w in self.webhooks if w.path == path)

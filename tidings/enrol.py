@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from pydantic import ValidationError
-
 from tidings.campaign import Campaign, Campaigns, Payload, Webhook
 from tidings.campaign import Sequence as MailSequence
 from tidings.consent import evidence
 from tidings.errors import CopyError
+from tidings.joining import follow_bookings, understand
 from tidings.ledger import Ledger, inbox, mails, permission
+from tidings.ledger import facts as ledger_facts
 from tidings.ledger.mails import LastRound
-from tidings.model import ASKING, Basis, Consent, Event, EventState, MessageState, Plan, PlannedMessage, Slot, Template
-from tidings.ports import Copy, Projects, Runs
+from tidings.model import (
+    ASKING,
+    TIME_PASSED,
+    Basis,
+    BookingFact,
+    Consent,
+    Event,
+    EventState,
+    MessageState,
+    Plan,
+    PlannedMessage,
+    Slot,
+    Template,
+)
+from tidings.ports import Calendar, Copy, Projects, Runs
 from tidings.render import check, check_asking, variables_of
 from tidings.schedule import due_times, slot
 
@@ -34,14 +47,20 @@ KNOWN = "the contact is in this sequence already"
 
 @dataclass(frozen=True)
 class Enrolled:
-    """What a handler run did."""
+    """What a handler run did. `settled` are events that were right and start nothing (more), each with the reason."""
 
     new: tuple[UUID, ...] = ()
     known: tuple[UUID, ...] = ()
     failed: Mapping[UUID, str] = field(default_factory=dict)
+    settled: Mapping[UUID, str] = field(default_factory=dict)
 
     def __add__(self, other: Enrolled) -> Enrolled:
-        return Enrolled(self.new + other.new, self.known + other.known, {**self.failed, **other.failed})
+        return Enrolled(
+            self.new + other.new,
+            self.known + other.known,
+            {**self.failed, **other.failed},
+            {**self.settled, **other.settled},
+        )
 
 
 async def enrol(
@@ -52,24 +71,34 @@ async def enrol(
     event_ids: Sequence[UUID],
     now: datetime,
     projects: Projects | None = None,
+    calendar: Calendar | None = None,
 ) -> Enrolled:
     """Enrol the contacts of these events.
 
     An event whose copy cannot be sent is failed with the reason and can be replayed; the others go on.
-    Raises what the ledger or Notion raise when they cannot be reached: then nothing has changed.
+    Raises what the ledger, Notion or the calendar raise when they cannot be reached: then nothing has changed.
     """
     async with ledger.transaction() as connection:
         events = await inbox.lock_events(connection, event_ids)
-    templates, broken = await _templates(copy, campaigns, events)
+    payloads, failed, settled = await understand(ledger, calendar, campaigns, events)
+    events = [event for event in events if event.id in payloads]
+    starting = {e.id: _starting(campaigns[e.campaign], e, payloads[e.id]) for e in events}
+    templates, broken = await _templates(copy, {(e.campaign, starting[e.id]) for e in events})
     plans: list[Plan] = []
-    failed: dict[UUID, str] = {}
     for event in events:
+        campaign, sequence, payload = campaigns[event.campaign], starting[event.id], payloads[event.id]
         try:
-            theirs = {**facts, **await _project(projects, campaigns[event.campaign], event, templates)}
-            plans.append(_plan(campaigns[event.campaign], event, templates, broken, theirs, now))
-        except (CopyError, ValidationError) as error:
+            theirs = {**facts, **await _project(projects, sequence, event, templates)}
+            if (event.campaign, sequence) in broken:
+                raise broken[event.campaign, sequence]
+            plans.append(_plan(campaign, sequence, payload, event, templates, theirs, now))
+        except CopyError as error:
             failed[event.id] = str(error)
-    return await _store(ledger, campaigns, [e.id for e in events], plans, failed, now)
+    return await _store(ledger, campaigns, list(event_ids), plans, failed, settled, now)
+
+
+def _starting(campaign: Campaign, event: Event, payload: Payload) -> MailSequence:
+    return campaign.started_by(campaign.webhook(event.source), payload)
 
 
 async def _store(
@@ -77,29 +106,33 @@ async def _store(
     campaigns: Campaigns,
     event_ids: list[UUID],
     plans: list[Plan],
-    failed: dict[UUID, str],
+    failed: Mapping[UUID, str],
+    settled: Mapping[UUID, str],
     now: datetime,
 ) -> Enrolled:
     async with ledger.transaction() as connection:
         ours = {e.id for e in await inbox.lock_events(connection, event_ids)}
         plans = [p for p in plans if p.event_id in ours]
-        rounds = await mails.last_rounds(connection, plans)
-        entering = [_entering(p, rounds.get((p.campaign, p.sequence, p.key))) for p in plans]
+        starting, followed = await follow_bookings(connection, plans, now)
+        rounds = await mails.last_rounds(connection, starting)
+        entering = [_entering(p, rounds.get((p.campaign, p.sequence, p.key))) for p in starting]
         new = await mails.enrol(connection, [p for p in entering if isinstance(p, Plan)], now)
         for name in {p.campaign for p in plans}:
             theirs = {p.contact_id for p in plans if p.campaign == name}
             await permission.leave(connection, campaigns[name], theirs, now)
-        known = {p.event_id: KNOWN for p in plans if p.event_id not in new}
-        known |= {p.event_id: why for p, why in zip(plans, entering, strict=True) if isinstance(why, str)}
+        await ledger_facts.use_milestones(connection, [p.contact_id for p in starting if p.counts_milestones], now)
+        known = {p.event_id: KNOWN for p in starting if p.event_id not in new}
+        known |= {p.event_id: why for p, why in zip(starting, entering, strict=True) if isinstance(why, str)}
+        settled = {i: reason for i, reason in {**settled, **followed}.items() if i in ours}
         await inbox.settle_events(connection, list(new), EventState.HANDLED, now)
-        for reason in set(known.values()):
-            alike = [event_id for event_id, why in known.items() if why == reason]
+        for reason in {*known.values(), *settled.values()}:
+            alike = [event_id for event_id, why in {**known, **settled}.items() if why == reason]
             await inbox.settle_events(connection, alike, EventState.HANDLED, now, reason)
         for event_id, reason in failed.items():
             await inbox.settle_events(
                 connection, [event_id] if event_id in ours else [], EventState.FAILED, now, reason
             )
-    return Enrolled(tuple(new), tuple(known), failed)
+    return Enrolled(tuple(new), tuple(known), failed, settled)
 
 
 def _entering(plan: Plan, last: LastRound | None) -> Plan | str:
@@ -118,11 +151,10 @@ def _entering(plan: Plan, last: LastRound | None) -> Plan | str:
 
 
 async def _project(
-    projects: Projects | None, campaign: Campaign, event: Event, templates: Mapping[str, Template]
+    projects: Projects | None, sequence: MailSequence, event: Event, templates: Mapping[str, Template]
 ) -> Mapping[str, Any]:
     """The contact's own portal page, asked for only when a mail of the sequence has a place for it."""
-    names = campaign.sequence(campaign.webhook(event.source).sequence).templates
-    wants = any(PORTAL in variables_of(templates[name]) for name in names if name in templates)
+    wants = any(PORTAL in variables_of(templates[name]) for name in sequence.templates if name in templates)
     if projects is None or not wants or event.email is None:
         return {}
     address = await projects.portal_url(event.email)
@@ -130,38 +162,35 @@ async def _project(
 
 
 async def _templates(
-    copy: Copy, campaigns: Campaigns, events: list[Event]
-) -> tuple[dict[str, Template], dict[tuple[str, str], CopyError]]:
+    copy: Copy, sequences: Collection[tuple[str, MailSequence]]
+) -> tuple[dict[str, Template], dict[tuple[str, MailSequence], CopyError]]:
     """The templates of each sequence that is about to start; a sequence with a bad one is `broken` as a whole."""
     found: dict[str, Template] = {}
-    broken: dict[tuple[str, str], CopyError] = {}
-    for sequence in {(e.campaign, campaigns[e.campaign].webhook(e.source).sequence) for e in events}:
-        names = campaigns[sequence[0]].sequence(sequence[1]).templates
+    broken: dict[tuple[str, MailSequence], CopyError] = {}
+    for campaign, sequence in sequences:
         try:
-            found |= await copy.templates(names)
+            found |= await copy.templates(sequence.templates)
         except CopyError as error:
-            broken[sequence] = error
+            broken[campaign, sequence] = error
     return found, broken
 
 
 def _plan(
     campaign: Campaign,
+    sequence: MailSequence,
+    payload: Payload,
     event: Event,
     templates: Mapping[str, Template],
-    broken: Mapping[tuple[str, str], CopyError],
     facts: Mapping[str, Any],
     now: datetime,
 ) -> Plan:
-    webhook = campaign.webhook(event.source)
-    sequence = campaign.sequence(webhook.sequence)
-    payload = webhook.payload.model_validate_json(event.body)
-    if (campaign.name, sequence.name) in broken:
-        raise broken[campaign.name, sequence.name]
     variables = payload.variables(facts, now)
     for name in sequence.templates:
         (check_asking if name == sequence.confirmation else check)(templates[name], variables)
     if event.contact_id is None:
         raise ValueError(f"event {event.id} names no contact, so it starts nothing")
+    about = payload.booking()
+    said = [f.said_at for f in payload.facts() if isinstance(f, BookingFact) and f.key == about]
     return Plan(
         event_id=event.id,
         contact_id=event.contact_id,
@@ -174,8 +203,12 @@ def _plan(
         received_at=event.received_at,
         testing_minute=event.testing_minute,
         messages=tuple(plan_messages(sequence, payload, event, now)),
-        consent=_consent(payload, webhook, event),
+        consent=_consent(payload, campaign.webhook(event.source), event),
         again_after=sequence.again_after,
+        booking=about,
+        follows=payload.follows(),
+        said_at=next(iter(said), None) or event.received_at,
+        counts_milestones=payload.counts_milestones(),
     )
 
 
@@ -210,7 +243,7 @@ def plan_messages(sequence: MailSequence, payload: Payload, event: Event, now: d
                 f"already sent by the website at {elsewhere[position].isoformat()}",
             )
         elif step.after < timedelta(0) and due <= now and event.testing_minute is None:
-            state, reason = MessageState.SKIPPED, "its time had passed when the booking came in"
+            state, reason = MessageState.SKIPPED, TIME_PASSED
         elif sequence.confirmation:
             state, reason = MessageState.HELD, "waits for the contact's click in the mail that asks for it"
         at = due if due <= now else slot(due, event.testing_minute)

@@ -108,6 +108,15 @@ class BookingState(StrEnum):
     ATTENDED = "attended"
 
 
+#: Why a mail about a booking is not sent. When the booking moves, these mails, and no others that were stopped, get
+#: another time.
+MOVED = "the call was moved to another time"
+CALLED_OFF = "the call was cancelled"
+TAKEN_BACK = "the no-show was taken back"
+TIME_PASSED = "its time had passed when the booking came in"
+MOVABLE = (MOVED, CALLED_OFF, TIME_PASSED)
+
+
 class MilestoneKind(StrEnum):
     """What a customer does once on the way in."""
 
@@ -160,8 +169,8 @@ class Milestone:
     key: str
     at: datetime
     details: Mapping[str, Any]
-    #: It has had its effect: an enrolment was made with it.
-    used: bool
+    #: When an enrolment was made with it; None: not yet.
+    used_at: datetime | None
 
 
 class Turn(StrEnum):
@@ -307,8 +316,13 @@ class Plan:
     received_at: datetime
     testing_minute: float | None
     messages: tuple[PlannedMessage, ...]
-    #: The booking that it is about, when it ends or moves with that.
+    #: The booking that it is about, when it ends or moves with that; the one whose place that has taken; and when
+    #: this was said.
     booking: str | None = None
+    follows: str | None = None
+    said_at: datetime | None = None
+    #: It takes the contact's payments and signatures together, and uses them up.
+    counts_milestones: bool = False
     consent: Consent | None = None
     #: How long after its end the sequence may be entered again under the same key; None: never.
     again_after: timedelta | None = None

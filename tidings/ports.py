@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from tidings.errors import Refused
-from tidings.model import Slot, Template
+from tidings.model import Booking, Slot, Template
 
 
 class Copy(Protocol):
@@ -22,6 +22,14 @@ class Projects(Protocol):
 
     async def portal_url(self, email: str) -> str | None:
         """The address of this customer's portal page, or None when there is none yet."""
+        ...
+
+
+class Calendar(Protocol):
+    """Where bookings are kept, for what no webhook has said of them."""
+
+    async def booking(self, key: str) -> Booking | None:
+        """A booking by its fact's key, or None when this calendar does not keep such or does not know it."""
         ...
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from tidings.accept import arrival, dispatch
+from tidings.accept import arrivals, dispatch
 from tidings.campaign import Campaigns
 from tidings.ledger import Ledger, inbox
 from tidings.model import EventState
@@ -71,10 +71,12 @@ async def _take_in(ledger: Ledger, campaigns: Campaigns, row: Any, dispatches: l
     campaign = campaigns[row.campaign]
     webhook = campaign.webhook(row.source)
     try:
-        payload = webhook.payload.model_validate_json(row.body)
+        payload = webhook.read(row.body)
     except ValidationError as error:
         return f"still not valid: {error.error_count()} problems, first: {error.errors()[0]['msg']}"
-    event = arrival(
+    except (ValueError, RecursionError) as error:
+        return f"still not valid: {error}"
+    events = arrivals(
         campaign,
         webhook,
         payload,
@@ -84,10 +86,8 @@ async def _take_in(ledger: Ledger, campaigns: Campaigns, row: Any, dispatches: l
         testing_minute=row.testing_minute,
     )
     async with ledger.transaction() as connection:
-        receipt = (await inbox.accept(connection, [event]))[0]
-        await inbox.settle_events(
-            connection, [row.id], EventState.IGNORED, event.received_at, f"taken in as {receipt.event_id}"
-        )
-    if receipt.dispatch_id and not receipt.duplicate:
-        dispatches.append(receipt.dispatch_id)
-    return f"taken in as {receipt.event_id}"
+        receipts = await inbox.accept(connection, events)
+        taken = f"taken in as {', '.join(str(r.event_id) for r in receipts)}"
+        await inbox.settle_events(connection, [row.id], EventState.IGNORED, events[0].received_at, taken)
+    dispatches += {r.dispatch_id for r in receipts if r.dispatch_id and not r.duplicate}
+    return taken

@@ -124,6 +124,12 @@ class Settings(BaseSettings):
     calcom_webhook_secrets: SecretStr | None = setting(
         None, block="calcom-webhook-secrets", description="Secrets of the webhooks at Cal.com, separated by commas"
     )
+    calcom_api_key: SecretStr | None = setting(
+        None,
+        block="calcom-api-key",
+        description="Cal.com API key (cal_…): a no-show of a booking that no webhook told of is looked up with it",
+    )
+    calcom_api_url: str = setting("https://api.cal.com", description="Base address of Cal.com's API")
     stripe_webhook_secrets: SecretStr | None = setting(
         None,
         block="stripe-webhook-secrets",
@@ -185,7 +191,7 @@ class Settings(BaseSettings):
             raise ValueError("must be a PostgreSQL address: postgresql://user:password@host:5432/name")
         return value
 
-    @field_validator("public_url", "notion_api_url", "resend_api_url", "prefect_api_url")
+    @field_validator("public_url", "notion_api_url", "resend_api_url", "calcom_api_url", "prefect_api_url")
     @classmethod
     def _address(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
@@ -197,7 +203,8 @@ class Settings(BaseSettings):
     def _base64(cls, value: SecretStr | None) -> SecretStr | None:
         for secret in value.get_secret_value().split(",") if value else ():
             try:
-                key = base64.b64decode(secret.strip().removeprefix("whsec_") + "==", validate=True)
+                text = secret.strip().removeprefix("whsec_")
+                key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
             except ValueError:
                 key = b""
             if len(key) < 16:
@@ -246,7 +253,7 @@ class Settings(BaseSettings):
     def campaign_folders(self) -> list[Path]:
         return folders(self.campaigns_dirs)
 
-    def secrets(self, scheme: Scheme) -> list[str]:
+    def secrets_of(self, scheme: Scheme) -> list[str]:
         """Every secret that a sender of this kind may have now: several while one is replaced."""
         value: SecretStr | None = getattr(self, SECRETS[scheme])
         listed = value.get_secret_value() if value else ""

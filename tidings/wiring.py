@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parseaddr
 
+from tidings.adapters.calcom import Calcom
 from tidings.adapters.notion import Notion
 from tidings.adapters.pace import Pace
 from tidings.adapters.prefect import PrefectRuns, open_client
@@ -86,6 +87,7 @@ class App:
     runs: PrefectRuns
     copy: NotionCopy
     projects: NotionProjects | None
+    calendar: Calcom | None
     links: Links
     delivery: Delivery
     mirror: Mirror
@@ -109,6 +111,8 @@ async def open_app(settings: Settings, *, campaigns: Campaigns | None = None) ->
     copy = NotionCopy(notion, settings.notion_templates_db_id)
     customers = settings.notion_customer_projects_db_id
     projects = NotionProjects(notion, customers) if customers else None
+    cal_key = settings.calcom_api_key
+    calendar = Calcom(cal_key.get_secret_value(), settings.calcom_api_url) if cal_key else None
     mirror = Mirror(ledger, notion, mirrored(settings, campaigns))
     async with open_client() as client:
         runs = PrefectRuns(client, {c.name: c.send_deployment for c in campaigns.values()})
@@ -116,7 +120,9 @@ async def open_app(settings: Settings, *, campaigns: Campaigns | None = None) ->
         who = identity(settings)
         delivery = Delivery(ledger, campaigns, copy, resend, links, who, lease=settings.lease_seconds, turns=turns)
         try:
-            yield App(settings, campaigns, ledger, notion, resend, runs, copy, projects, links, delivery, mirror)
+            yield App(
+                settings, campaigns, ledger, notion, resend, runs, copy, projects, calendar, links, delivery, mirror
+            )
         finally:
             await resend.close()
             await notion.close()

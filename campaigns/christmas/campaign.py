@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tidings.campaign import Campaign, Exit, Sequence, Step, Webhook
-from tidings.model import Turn
+from tidings.campaign import Campaign, Exit, Native, Sequence, Step, Webhook
+from tidings.model import Scheme, Turn
 
-from .examples import BOOKING, MAYBE, NO_SHOW, ONBOARDING, SIGNUP
-from .payloads import Booking, Maybe, NoShow, Onboarding, Signup
+from .calls import CalcomEvent, CalendlyEvent
+from .examples import BOOKING, CALENDLY, DOCUSIGN, MAYBE, NO_SHOW, ONBOARDING, SIGNUP, STRIPE
+from .payloads import Maybe, NoShow, Onboarding, Signup
+from .purchase import DocusignEvent, StripeEvent
 from .samples import SAMPLES
 
 
@@ -74,7 +76,8 @@ CAMPAIGN = Campaign(
             sequence="noshow",
             payload=NoShow,
             examples=NO_SHOW,
-            summary="A contact did not come to a booked call",
+            summary="A contact did not come to a booked call; or Calendly says what became of one",
+            natives=(Native(Scheme.CALENDLY, CalendlyEvent, CALENDLY),),
         ),
         Webhook(
             path="postcall-maybe",
@@ -92,16 +95,21 @@ CAMPAIGN = Campaign(
             sequence="onboarding",
             payload=Onboarding,
             examples=ONBOARDING,
-            summary="A customer has paid",
+            summary="A customer has paid; or Stripe says so, or DocuSign that the customer has signed",
+            natives=(
+                Native(Scheme.STRIPE, StripeEvent, STRIPE),
+                Native(Scheme.DOCUSIGN, DocusignEvent, DOCUSIGN),
+            ),
         ),
         Webhook(
             path="calcom-booking",
             deployment="christmas-precall-handler",
             noun="Booking",
             sequence="precall",
-            payload=Booking,
+            payload=CalcomEvent,
             examples=BOOKING,
-            summary="A call was booked on Cal.com (Cal.com's own body)",
+            summary="Cal.com says what became of a call (Cal.com's own body)",
+            natives=(Native(Scheme.CALCOM, CalcomEvent),),
         ),
     ),
     samples=SAMPLES,

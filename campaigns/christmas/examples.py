@@ -102,3 +102,94 @@ BOOKING: Examples = {
         },
     }
 }
+
+
+def _calendly(event: str, invitee: str) -> dict[str, Any]:
+    return {
+        "event": event,
+        "created_at": "2026-12-01T15:20:11.000000Z",
+        "created_by": "https://api.calendly.com/users/EXAMPLE",
+        "payload": {
+            "uri": f"https://api.calendly.com/scheduled_events/EXAMPLE/invitees/{invitee}",
+            "event": "https://api.calendly.com/scheduled_events/EXAMPLE",
+            "email": "delivered+calendly@resend.dev",
+            "name": "Robin Poole",
+            "first_name": None,
+            "last_name": None,
+            "status": "active",
+            "timezone": "America/Toronto",
+            "rescheduled": False,
+            "old_invitee": None,
+            "new_invitee": None,
+            "cancel_url": "https://calendly.com/cancellations/EXAMPLE",
+            "reschedule_url": "https://calendly.com/reschedulings/EXAMPLE",
+            "scheduled_event": {
+                "uri": "https://api.calendly.com/scheduled_events/EXAMPLE",
+                "name": "Diagnostic call",
+                "status": "active",
+                "start_time": "2026-12-01T15:00:00.000000Z",
+                "end_time": "2026-12-01T15:30:00.000000Z",
+                "location": {"type": "google_conference", "status": "pushed", "join_url": "https://meet.example.net/a"},
+            },
+        },
+    }
+
+
+CALENDLY: Examples = {"Calendly: missed call": _calendly("invitee_no_show.created", "EXAMPLE")}
+
+STRIPE: Examples = {
+    "Stripe: paid": {
+        "id": "evt_example",
+        "object": "event",
+        "api_version": "2026-10-28.endive",
+        "created": 1796137200,
+        "livemode": False,
+        "type": "checkout.session.completed",
+        "data": {
+            "object": {
+                "id": "cs_test_example",
+                "object": "checkout.session",
+                "mode": "payment",
+                "status": "complete",
+                "payment_status": "paid",
+                "amount_total": 200000,
+                "currency": "cad",
+                "customer_email": None,
+                "customer_details": {"email": "delivered+stripe@resend.dev", "name": "Kim Hart"},
+                "metadata": {},
+            }
+        },
+    }
+}
+
+DOCUSIGN: Examples = {
+    "DocuSign: signed": {
+        "event": "envelope-completed",
+        "apiVersion": "v2.1",
+        "uri": "/restapi/v2.1/accounts/EXAMPLE/envelopes/EXAMPLE",
+        "retryCount": 0,
+        "configurationId": 10055427,
+        "generatedDateTime": "2026-12-01T15:22:53.4580747Z",
+        "data": {
+            "accountId": "EXAMPLE",
+            "userId": "EXAMPLE",
+            "envelopeId": "EXAMPLE",
+            "envelopeSummary": {
+                "status": "completed",
+                "emailSubject": "Please sign: Agreement",
+                "completedDateTime": "2026-12-01T15:22:52.92Z",
+                "sender": {"userName": "Host", "email": "delivered+host@resend.dev"},
+                "recipients": {
+                    "signers": [
+                        {
+                            "recipientId": "1",
+                            "name": "Kim Hart",
+                            "email": "delivered+docusign@resend.dev",
+                            "status": "completed",
+                        }
+                    ]
+                },
+            },
+        },
+    }
+}

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -20,11 +19,14 @@ from pydantic import (
     model_validator,
 )
 
-from tidings.campaign import Payload
-from tidings.model import Basis, BookingFact, BookingState, ContactFacts, Fact, MilestoneFact, MilestoneKind
+from tidings.campaign import Known, NotYet, Payload
+from tidings.model import Basis, ContactFacts, Fact, MilestoneFact, MilestoneKind
 from tidings.segment import segment
 
 from .assessment import AssessmentFacts, assessment_variables
+
+WAITS_FOR_SIGNATURE = "the mails wait for the signature"
+WAITS_FOR_PAYMENT = "the mails wait for the payment"
 
 
 def _blank_is_unknown(value: Any) -> Any:
@@ -38,18 +40,32 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _in_our_time(value: datetime) -> datetime:
+    """Neither calendars nor the ledger can work with the ends of the calendar, and no sender means them."""
+    if not 1970 <= value.year <= 2200:
+        raise ValueError("must lie between 1970 and 2200")
+    return value
+
+
 #: RFC 5321 allows 254 characters; addresses are compared without regard to case.
 Email = Annotated[EmailStr, AfterValidator(str.lower), Field(max_length=254)]
 Name = Annotated[
     Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), AfterValidator(_one_line)] | None,
     BeforeValidator(_blank_is_unknown),
 ]
+#: Part of a key, which must fit into an index.
+BookingId = Annotated[
+    Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), AfterValidator(_one_line)] | None,
+    BeforeValidator(_blank_is_unknown),
+]
 Words = Annotated[
     Annotated[str, StringConstraints(strip_whitespace=True, max_length=5000)] | None,
     BeforeValidator(_blank_is_unknown),
 ]
+MaybeEmail = Annotated[Email | None, BeforeValidator(_blank_is_unknown)]
 Url = Annotated[HttpUrl | None, BeforeValidator(_blank_is_unknown)]
-Moment = Annotated[AwareDatetime | None, BeforeValidator(_blank_is_unknown)]
+Aware = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
+Moment = Annotated[Aware | None, BeforeValidator(_blank_is_unknown)]
 Day = Annotated[date | None, BeforeValidator(_blank_is_unknown)]
 Count = Annotated[Annotated[int, Field(ge=0, le=8)] | None, BeforeValidator(_blank_is_unknown)]
 Percent = Annotated[Annotated[float, Field(ge=0, le=100)] | None, BeforeValidator(_blank_is_unknown)]
@@ -218,7 +234,7 @@ class Signup(Person):
 class NoShow(Person):
     """A missed call, in the flat form."""
 
-    calendly_event_uri: Words = Field(None, description="The booking; makes a second no-show a new one")
+    calendly_event_uri: BookingId = Field(None, description="The booking; makes a second no-show a new one")
     scheduled_time: Moment = Field(None, description="When the call was to be, with an offset")
     event_type: Name = None
     reschedule_url: Url = None
@@ -243,7 +259,7 @@ class NoShow(Person):
 class Maybe(Person):
     """A call that ended with a maybe, in the flat form."""
 
-    call_date: Annotated[date | AwareDatetime | None, BeforeValidator(_blank_is_unknown)] = Field(
+    call_date: Annotated[date | Aware | None, BeforeValidator(_blank_is_unknown)] = Field(
         None, description="2026-12-08, or a date and time with an offset"
     )
     call_outcome: Name = None
@@ -266,8 +282,10 @@ class Onboarding(Person):
 
     payment_confirmed: bool = Field(description="Unpaid onboarding starts nothing")
     payment_amount: Money = None
-    payment_date: Annotated[date | AwareDatetime | None, BeforeValidator(_blank_is_unknown)] = None
-    docusign_completed: bool = False
+    payment_date: Annotated[date | Aware | None, BeforeValidator(_blank_is_unknown)] = None
+    docusign_completed: bool | None = Field(
+        None, description="false: the mails wait for the signature; left out: the sender does not know of one"
+    )
     salon_address: Words = None
     observation_dates: list[date] = Field(default_factory=list, max_length=50)
     start_date: Day = None
@@ -283,9 +301,24 @@ class Onboarding(Person):
         return None if self.payment_confirmed else "the payment is not confirmed"
 
     def facts(self) -> tuple[Fact, ...]:
-        said = ((MilestoneKind.PAID, self.payment_confirmed), (MilestoneKind.SIGNED, self.docusign_completed))
         key = f"flat:{self.enrolment_key()}"
-        return tuple(MilestoneFact(kind, key, None) for kind, true in said if true)
+        said = {MilestoneKind.PAID: self.payment_confirmed, MilestoneKind.SIGNED: bool(self.docusign_completed)}
+        return tuple(MilestoneFact(kind, key, self._paid_at(), self._told()) for kind, true in said.items() if true)
+
+    def _paid_at(self) -> datetime | None:
+        if isinstance(self.payment_date, datetime) or self.payment_date is None:
+            return self.payment_date
+        return datetime.combine(self.payment_date, time(), UTC)
+
+    def counts_milestones(self) -> bool:
+        return True
+
+    def joined(self, known: Known) -> Payload:
+        """A body that says both is enough by itself, and so is one that knows nothing of signatures."""
+        signed = any(m.kind is MilestoneKind.SIGNED and m.used_at is None for m in known.milestones)
+        if self.docusign_completed is False and not signed:
+            raise NotYet(WAITS_FOR_SIGNATURE)
+        return self
 
     def basis(self) -> Basis:
         return Basis.PURCHASE
@@ -301,8 +334,13 @@ class Onboarding(Person):
         return min(paid, received_at)
 
     def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-        return {
-            **super().variables(settings, now),
+        return {**super().variables(settings, now), **self._told()}
+
+    def _told(self) -> dict[str, Any]:
+        """The mails' words for what the body knows, kept with the payment for mails that start with the signature."""
+        told = {
+            "first_name": self.first_name,
+            "business_name": self.business_name,
             "payment_amount": f"{self.payment_amount:,.2f}" if self.payment_amount is not None else None,
             "payment_date": spoken_date(self.payment_date),
             "salon_address": self.salon_address,
@@ -310,124 +348,4 @@ class Onboarding(Person):
             "start_date": spoken_date(self.start_date),
             "package_type": self.package_type,
         }
-
-
-class Attendee(Payload):
-    """Cal.com's attendee."""
-
-    email: Email
-    name: Name = None
-    firstName: Name = None  # noqa: N815  (Cal.com's spelling)
-    timeZone: Name = None  # noqa: N815
-
-    def contact(self) -> ContactFacts | None:
-        return None
-
-    def enrolment_key(self) -> str:
-        return self.email
-
-
-class BookingDetails(Payload):
-    """The part of Cal.com's booking that is used here."""
-
-    uid: Name = None
-    bookingUid: Name = None  # noqa: N815
-    title: Name = None
-    startTime: Moment = None  # noqa: N815
-    attendees: list[Attendee] = Field(default_factory=list, max_length=200)
-    metadata: dict[str, Any] = Field(default_factory=dict)
-
-    def contact(self) -> ContactFacts | None:
-        return None
-
-    def enrolment_key(self) -> str:
-        return self.uid or self.bookingUid or ""
-
-
-class Booking(Payload):
-    """Cal.com's own body (apis.md 3.2). Only a new booking starts anything."""
-
-    triggerEvent: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(  # noqa: N815
-        description="Cal.com's trigger, such as BOOKING_CREATED"
-    )
-    createdAt: Moment = None  # noqa: N815
-    payload: BookingDetails = Field(default_factory=BookingDetails)
-
-    @model_validator(mode="after")
-    def _complete(self) -> Booking:
-        if self.triggerEvent != "BOOKING_CREATED":
-            return self
-        missing = [
-            name
-            for name, value in (
-                ("payload.uid", self.payload.uid),
-                ("payload.startTime", self.payload.startTime),
-                ("payload.attendees", self.payload.attendees),
-            )
-            if not value
-        ]
-        if missing:
-            raise ValueError(f"BOOKING_CREATED needs {', '.join(missing)}")
-        return self
-
-    def contact(self) -> ContactFacts | None:
-        if not self.payload.attendees:
-            return None
-        attendee = self.payload.attendees[0]
-        booked = self.triggerEvent == "BOOKING_CREATED"
-        return ContactFacts(
-            email=attendee.email,
-            first_name=attendee.firstName or first_word(attendee.name),
-            attributes={
-                "phase": "Booked",
-                "booking_status": "Booked",
-                "diagnostic_call_date": self.payload.startTime.isoformat() if self.payload.startTime else None,
-            }
-            if booked
-            else {},
-        )
-
-    def event_key(self) -> str | None:
-        booking = self.payload.uid or self.payload.bookingUid
-        when = self.createdAt.isoformat() if self.createdAt else ""
-        return f"{self.triggerEvent}|{booking}|{when}" if booking else None
-
-    def enrolment_key(self) -> str:
-        return f"{self.payload.attendees[0].email}|{self.payload.uid}"
-
-    def ignored_because(self) -> str | None:
-        if self.triggerEvent == "BOOKING_CREATED":
-            return None
-        return f"{self.triggerEvent} starts no sequence"
-
-    def facts(self) -> tuple[Fact, ...]:
-        if self.triggerEvent != "BOOKING_CREATED":
-            return ()
-        key = f"calcom:{self.payload.uid}"
-        return (BookingFact(key, BookingState.BOOKED, self.createdAt, self.payload.startTime),)
-
-    def anchor(self, received_at: datetime) -> datetime:
-        return self.payload.startTime or received_at
-
-    def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-        attendee = self.payload.attendees[0]
-        local, zone = _local(self.payload.startTime, attendee.timeZone)
-        link = self.payload.metadata.get("videoCallUrl")
-        return {
-            **settings,
-            "first_name": attendee.firstName or first_word(attendee.name),
-            "call_date": spoken_date(local),
-            "call_time": spoken_time(local, zone),
-            "call_title": self.payload.title,
-            "meeting_link": link if isinstance(link, str) and link.startswith("https://") else None,
-        }
-
-
-def _local(moment: datetime | None, zone: str | None) -> tuple[datetime | None, str | None]:
-    """The moment in the attendee's zone; in UTC when Cal.com named none that exists."""
-    if moment is None:
-        return None, None
-    try:
-        return (moment.astimezone(ZoneInfo(zone)), zone) if zone else (moment.astimezone(UTC), None)
-    except (ZoneInfoNotFoundError, ValueError):
-        return moment.astimezone(UTC), None
+        return {name: value for name, value in told.items() if value is not None}

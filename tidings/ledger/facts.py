@@ -123,7 +123,7 @@ async def milestones(connection: AsyncConnection, contact_ids: Sequence[UUID]) -
     )
     found: dict[UUID, list[Milestone]] = {}
     for row in rows:
-        one = Milestone(MilestoneKind(row.kind), row.key, row.at, row.details, row.used_at is not None)
+        one = Milestone(MilestoneKind(row.kind), row.key, row.at, row.details, row.used_at)
         found.setdefault(row.contact_id, []).append(one)
     return found
 

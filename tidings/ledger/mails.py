@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger.tables import claim, contact, enrolment, message
-from tidings.model import OUTCOME_RANK, MessageState, Plan, Slot
+from tidings.model import MOVABLE, OUTCOME_RANK, MessageState, Plan, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,57 @@ async def release(
             updated_at=now,
         ),
         [{"m_position": n, "m_due": due, "m_slot": slot} for n, (due, slot) in times.items()],
+    )
+
+
+async def enrolment_about(connection: AsyncConnection, plan: Plan) -> Any:
+    """The contact's enrolment in the plan's sequence for the plan's booking, else for the one before it, or None."""
+    rows = await connection.execute(
+        select(enrolment.c.id, enrolment.c.booking, enrolment.c.anchor)
+        .where(enrolment.c.campaign == plan.campaign, enrolment.c.sequence == plan.sequence)
+        .where(enrolment.c.contact_id == plan.contact_id, enrolment.c.booking.in_([plan.booking, plan.follows]))
+        .order_by((enrolment.c.booking == plan.booking).desc())
+        .limit(1)
+    )
+    return rows.one_or_none()
+
+
+async def move(connection: AsyncConnection, enrolment_id: UUID, plan: Plan, now: datetime) -> None:
+    """Give an enrolment another plan: what has not been sent gets its new time, and a new run.
+
+    Mails that were stopped for another reason than the old time stay stopped.
+    """
+    waiting = or_(
+        message.c.state == MessageState.SCHEDULED,
+        message.c.state.in_([MessageState.CANCELLED, MessageState.SKIPPED]) & message.c.reason.in_(MOVABLE),
+    )
+    for planned in plan.messages:
+        await connection.execute(
+            update(message)
+            .where(message.c.enrolment_id == enrolment_id, message.c.position == planned.position, waiting)
+            .values(
+                due_at=planned.due_at,
+                slot_at=planned.slot_at,
+                state=planned.state,
+                reason=planned.reason,
+                flow_run_id=None,
+                claim_id=None,
+                payload=None,
+                updated_at=now,
+            )
+        )
+    await connection.execute(
+        update(enrolment)
+        .where(enrolment.c.id == enrolment_id)
+        .values(
+            event_id=plan.event_id,
+            key=plan.key,
+            booking=plan.booking,
+            anchor=plan.anchor,
+            variables=dict(plan.variables),
+            testing_minute=plan.testing_minute,
+            updated_at=now,
+        )
     )
 
 

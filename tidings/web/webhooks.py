@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 
-from tidings.accept import Intake, answer, arrival
+from tidings.accept import Intake, answer, arrivals
 from tidings.campaign import Campaign, Campaigns, Payload, Webhook, explain
 from tidings.form import Signals
 from tidings.ledger import inbox
-from tidings.model import Scheme
+from tidings.model import Arrival, Receipt, Scheme
 from tidings.web.form import NO_VISIT, Form
 from tidings.web.verify import Delivery, Verified
 from tidings.wiring import App, utc_now
@@ -77,16 +79,28 @@ def router(campaigns: Campaigns) -> APIRouter:
 
 
 def _request_body(webhook: Webhook) -> dict[str, Any]:
-    schema = webhook.payload.model_json_schema(ref_template="#/components/schemas/{model}")
-    if webhook.public:
-        schema["properties"] |= Signals.model_json_schema()["properties"]
-    examples = {name: {"value": body} for name, body in webhook.examples.items()}
+    """The bodies that a route takes. With a service's own, any body is valid that is one of them."""
+    schemas = [_schema(webhook.payload, webhook.public)]
+    schemas += [_schema(n.payload, False) for n in webhook.natives if n.payload is not webhook.payload]
+    examples = {**webhook.examples, **{name: body for n in webhook.natives for name, body in n.examples.items()}}
     return {
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _inline(schema), "examples": examples}},
+            "content": {
+                "application/json": {
+                    "schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas},
+                    "examples": {name: {"value": body} for name, body in examples.items()},
+                }
+            },
         }
     }
+
+
+def _schema(payload: type[Payload], public: bool) -> dict[str, Any]:
+    schema = payload.model_json_schema(ref_template="#/components/schemas/{model}")
+    if public:
+        schema["properties"] |= Signals.model_json_schema()["properties"]
+    return _inline(schema)
 
 
 def _inline(schema: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +126,7 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
         intake: Intake = request.app.state.intake
         raw = delivery.raw
         try:
-            payload = parse(webhook.payload, raw)
+            payload = parse(webhook, raw, delivery.scheme)
         except HTTPException as refusal:
             if delivery.scheme:
                 await _quarantine(parts, campaign, webhook, raw, refusal)
@@ -121,7 +135,7 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
         visit = await form.look_at(request, webhook, payload, raw) if webhook.public else NO_VISIT
         if visit.bot:
             return await form.keep_from(campaign, webhook, raw, visit, visit.bot)
-        event = arrival(
+        events = arrivals(
             campaign,
             webhook,
             payload,
@@ -131,12 +145,12 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
             testing_minute=parts.settings.testing_minute,
             quotas=visit.quotas,
         )
-        receipt = await intake.take(event)
+        receipt, *others = await asyncio.gather(*[intake.take(event) for event in events])
         if receipt.over:
             form.refuse(webhook, receipt.over)
-        run_id = receipt.flow_run_id
-        if run_id is None and receipt.dispatch_id is not None:
-            run_id = await intake.dispatch(webhook.deployment, receipt.dispatch_id)
+        run_id = await _handed_on(intake, events[0], receipt)
+        for event, other in zip(events[1:], others, strict=True):
+            await _handed_on(intake, event, other)  # the answer tells of the first
         log.info(
             "webhook.accepted",
             extra={"source": webhook.path, "event_id": str(receipt.event_id), "run_id": str(run_id or ""),
@@ -146,6 +160,13 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
         return JSONResponse(answer(webhook, receipt, run_id), status_code=200 if done else 202)
 
     return receive
+
+
+async def _handed_on(intake: Intake, event: Arrival, receipt: Receipt) -> UUID | None:
+    """The run that handles an event, started now if there is none yet."""
+    if receipt.flow_run_id is None and receipt.dispatch_id is not None:
+        return await intake.dispatch(event.deployment, receipt.dispatch_id)
+    return receipt.flow_run_id
 
 
 async def _quarantine(parts: App, campaign: Campaign, webhook: Webhook, raw: bytes, refusal: HTTPException) -> None:
@@ -163,7 +184,7 @@ async def _quarantine(parts: App, campaign: Campaign, webhook: Webhook, raw: byt
     log.warning("webhook.quarantined", extra={"source": webhook.path, "status": refusal.status_code})
 
 
-def parse(model: type[Payload], raw: bytes) -> Payload:
+def parse(webhook: Webhook, raw: bytes, scheme: Scheme | None) -> Payload:
     """The validated body, or 400 for what is not JSON and 422 for what does not fit, naming each field."""
     try:
         given = json.loads(raw)
@@ -175,7 +196,7 @@ def parse(model: type[Payload], raw: bytes) -> Payload:
             [{"loc": ["body"], "field": "", "type": "nul", "msg": "Text must not contain the NUL character"}],
         )
     try:
-        return model.model_validate_json(raw)
+        return webhook.model_of(given, scheme).model_validate_json(raw)
     except ValidationError as error:
         raise HTTPException(422, explain(error)) from error
 

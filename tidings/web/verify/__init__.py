@@ -62,7 +62,7 @@ class Verified:
 
     def _guarded(self, settings: Settings) -> bool:
         """Whether there is a secret to be known by. Raises 503 where there must be one."""
-        if any(settings.secrets(scheme) for scheme in self._webhook.schemes):
+        if any(settings.secrets_of(scheme) for scheme in self._webhook.schemes):
             return True
         if settings.real:
             names = " or ".join(settings.secret_name(scheme) for scheme in self._webhook.schemes)
@@ -72,7 +72,7 @@ class Verified:
     def _check(self, shown: list[Scheme], raw: bytes, request: Request, settings: Settings) -> Scheme:
         wrong = []
         for scheme in shown:
-            if not (secrets := settings.secrets(scheme)):
+            if not (secrets := settings.secrets_of(scheme)):
                 continue
             try:
                 VERIFIERS[scheme].check(raw, request.headers, secrets, utc_now())
@@ -86,12 +86,12 @@ class Verified:
         raise self._refusal(settings, "; ".join(wrong))
 
     def _refusal(self, settings: Settings, wrong: str) -> HTTPException:
-        ways = [VERIFIERS[scheme].ADVICE for scheme in self._webhook.schemes if settings.secrets(scheme)]
+        ways = [VERIFIERS[scheme].ADVICE for scheme in self._webhook.schemes if settings.secrets_of(scheme)]
         what = f"{wrong}. " if wrong else ""
         return HTTPException(401, f"{what}To be let in, {', or '.join(ways)}", headers=CHALLENGE)
 
 
 def prepare(settings: Settings) -> None:
     """Load what the first request of a kind would otherwise wait for."""
-    if settings.secrets(Scheme.STRIPE):
+    if settings.secrets_of(Scheme.STRIPE):
         stripe.prepare()
