@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -223,6 +223,48 @@ def events_list(
         table.add_row(
             f"{when:%Y-%m-%d %H:%M:%S}", str(row.id), row.source, row.email or "", row.state, row.reason or ""
         )
+    out.print(table)
+
+
+@events_app.command("show")
+def events_show(event_id: Annotated[UUID, typer.Argument(help="As `tidings events list` shows it")]) -> None:
+    """One webhook with its body as it was sent, such as one that was taken for a bot's."""
+    from tidings.ledger import inbox
+
+    async def go(parts: Any) -> Any:
+        async with parts.ledger.reading() as connection:
+            return await inbox.find_events(connection, [event_id])
+
+    for row in _with_app(go):
+        out.print(f"{row.source} {row.state}, received {row.received_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+        out.print(row.reason or "", markup=False, highlight=False, soft_wrap=True)
+        out.print(row.body, markup=False, highlight=False, soft_wrap=True)
+        return
+    raise typer.BadParameter(f"event {event_id} is not known")
+
+
+@app.command()
+def stats(days: Annotated[int, typer.Option(min=1, max=90, help="How many days, today included (UTC)")] = 7) -> None:
+    """What came in by webhook and state, and what the public forms turned away by day and reason."""
+    from tidings.ledger import inbox, limits
+
+    async def go(parts: Any) -> Any:
+        today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        since = today - timedelta(days=days - 1)
+        async with parts.ledger.reading() as connection:
+            return (
+                await inbox.count_events(connection, since=since),
+                await limits.tally(connection, since=since.date()),
+            )
+
+    events, turned_away = _with_app(go)
+    table = _table("webhook", "state", "why", "events")
+    for row in events:
+        table.add_row(row.source, row.state, row.why or "", str(row.events))
+    out.print(table)
+    table = _table("day", "public form", "turned away because", "times")
+    for row in turned_away:
+        table.add_row(f"{row.day:%Y-%m-%d}", row.source, row.reason, str(row.times))
     out.print(table)
 
 

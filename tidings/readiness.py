@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parseaddr
+from urllib.parse import urlsplit
 
 from tidings.adapters.deploy import live_workers, problems
+from tidings.adapters.prefect import lets_anyone_in
 from tidings.errors import Refused, RetryLater, TidingsError
 from tidings.ledger.migrate import head, revision
 from tidings.ledger.store import unavailable_is_ours
@@ -45,7 +47,22 @@ async def _ledger(parts: App, now: datetime) -> str | None:
 
 async def _prefect(parts: App, now: datetime) -> str | None:
     await parts.runs.ping()
+    settings = parts.settings
+    # With the real Resend this is a production; on the same machine nobody else reaches Prefect.
+    if (
+        settings.real
+        and not _of_this_machine(settings.prefect_api_url)
+        and await lets_anyone_in(settings.prefect_api_url)
+    ):
+        return (
+            "Prefect's API lets anyone in without a password; set PREFECT_SERVER_API_AUTH_STRING for its server and "
+            "PREFECT_API_AUTH_STRING for Tidings"
+        )
     return None
+
+
+def _of_this_machine(url: str) -> bool:
+    return urlsplit(url).hostname in {"127.0.0.1", "::1", "localhost"}
 
 
 async def _deployments(parts: App, now: datetime) -> str | None:

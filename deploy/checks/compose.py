@@ -106,7 +106,7 @@ def problems() -> list[str]:
     found = [f"{path.name}: {what}" for path in (MAIN, *OVERLAYS.values()) for what in _file(load(path), path)]
     for overlays in ((), *((name,) for name in OVERLAYS), tuple(OVERLAYS)):
         label = " + ".join((MAIN.stem, *overlays))
-        found += [f"{label}: {what}" for what in _whole(services(*overlays))]
+        found += [f"{label}: {what}" for what in (*_whole(services(*overlays)), *_private(services(*overlays)))]
     found += [f"{MAIN.name}: {what}" for what in _ours(services())]
     return found + _docker_compose()
 
@@ -143,6 +143,20 @@ def _whole(all_services: Mapping[str, Any]) -> Iterator[str]:
         for needed, how in service.get("depends_on", {}).items():
             yield from (f"{name}: {what}" for what in _dependency(all_services, needed, how))
     yield from _volumes(all_services)
+
+
+def _private(all_services: Mapping[str, Any]) -> Iterator[str]:
+    """Whoever reaches Prefect's API can start and stop anything: it asks for a password and is published nowhere."""
+    prefect = all_services["prefect"]
+    password = prefect["environment"].get("PREFECT_SERVER_API_AUTH_STRING")
+    if not password:
+        yield "prefect: PREFECT_SERVER_API_AUTH_STRING is not set, so its API lets anyone in"
+    yield from (f"prefect: {key} makes its API reachable from outside" for key in ("ports", "network_mode")
+                if key in prefect)  # fmt: skip
+    for name, service in all_services.items():
+        environment = service.get("environment", {})
+        if "PREFECT_API_URL" in environment and environment.get("PREFECT_API_AUTH_STRING") != password:
+            yield f"{name}: shows Prefect another password than Prefect asks for"
 
 
 def _health(check: Mapping[str, Any]) -> Iterator[str]:

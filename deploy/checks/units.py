@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,21 @@ FOLDER = ROOT / "deploy" / "systemd"
 
 
 def problems() -> list[str]:
+    """What is wrong with the units: by our own rule for Prefect, and by systemd's word."""
+    return [*private_problems((FOLDER / "tidings-prefect.service").read_text(encoding="utf-8")), *_verified()]
+
+
+def private_problems(unit: str) -> list[str]:
+    """Prefect listens on this machine only, and does not start without a password."""
+    found = []
+    if "--host 127.0.0.1 " not in unit:
+        found.append("tidings-prefect: must listen on 127.0.0.1 only")
+    if not re.search(r"^ExecStartPre=.*test -n .*PREFECT_SERVER_API_AUTH_STRING", unit, re.MULTILINE):
+        found.append("tidings-prefect: must not start without PREFECT_SERVER_API_AUTH_STRING")
+    return found
+
+
+def _verified() -> list[str]:
     """What `systemd-analyze verify` says of the units, as if this checkout were installed."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from prefect.server.api.server import create_app
+from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
 
 from deploy.checks import compose, dockerfile, units
 from deploy.checks.dockerfile import Image
+from tidings.adapters.prefect import lets_anyone_in
 from tidings.settings import ROOT, Settings
 
 DEPLOY = ROOT / "deploy"
@@ -58,12 +63,71 @@ def test_a_missing_required_variable__is_refused() -> None:
         compose.services(variables={**compose.SAMPLE, "POSTGRES_PASSWORD": ""})
 
 
-def test_prefect__is_reached_with_the_password_and_from_inside_only(services: dict[str, Any]) -> None:
-    server = services["prefect"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"]
+SETS = [(), *[(name,) for name in compose.OVERLAYS], tuple(compose.OVERLAYS)]
 
-    assert "ports" not in services["prefect"]
+
+@pytest.mark.parametrize("overlays", SETS, ids=" ".join)
+def test_f20_prefects_api__asks_for_a_password_and_is_published_nowhere(overlays: tuple[str, ...]) -> None:
+    found = compose.services(*overlays)
+    password = found["prefect"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"]
+
+    assert password == compose.SAMPLE["PREFECT_AUTH_STRING"]
+    assert "ports" not in found["prefect"]
     for client in ("web", "worker", "setup"):
-        assert services[client]["environment"]["PREFECT_API_AUTH_STRING"] == server
+        assert found[client]["environment"]["PREFECT_API_AUTH_STRING"] == password
+    assert [name for name, service in found.items() if service.get("ports")] in ([], ["web"])
+    for ports in (service.get("ports", []) for service in found.values()):
+        assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_f20_without_a_password_for_prefect__nothing_starts() -> None:
+    with pytest.raises(compose.ComposeProblem, match="required variable PREFECT_AUTH_STRING is missing a value"):
+        compose.services(variables={**compose.SAMPLE, "PREFECT_AUTH_STRING": ""})
+
+
+@pytest.mark.parametrize(
+    ("service", "change", "said"),
+    [
+        ("prefect", {"ports": ["4200:4200"]}, "prefect: ports makes its API reachable"),
+        ("prefect", {"network_mode": "host"}, "prefect: network_mode makes its API reachable"),
+        ("prefect", {"environment": {}}, "lets anyone in"),
+        ("worker", {"environment": {"PREFECT_API_URL": "x"}}, "worker: shows Prefect another password"),
+    ],
+)
+def test_f20_the_check__sees_a_prefect_that_is_open(
+    services: dict[str, Any], service: str, change: dict[str, Any], said: str
+) -> None:
+    services[service] |= change
+
+    assert any(said in problem for problem in compose._private(services))
+
+
+def test_f20_without_docker__prefect_listens_on_this_machine_only_and_asks_for_a_password() -> None:
+    unit = (DEPLOY / "systemd" / "tidings-prefect.service").read_text()
+
+    assert units.private_problems(unit) == []
+    assert len(units.private_problems(unit.replace("127.0.0.1", "0.0.0.0").replace("test -n", "true"))) == 2
+    guard = re.search(r"^ExecStartPre=/bin/sh -c '(.*)'$", unit, re.MULTILINE)
+    assert guard is not None
+    for given, code in ({"PREFECT_SERVER_API_AUTH_STRING": "admin:x"}, 0), ({}, 1):
+        done = subprocess.run(["/bin/sh", "-c", guard[1].replace("$$", "$")], env=given, capture_output=True)
+        assert done.returncode == code
+
+
+async def test_f20_prefect_itself__lets_nobody_in_without_the_password() -> None:
+    """The setting that the deployment files set does what they rely on, in the version that is locked."""
+    with temporary_settings({PREFECT_SERVER_API_AUTH_STRING: "admin:word"}):
+        server = create_app(ephemeral=True, ignore_cache=True)
+        transport = httpx.ASGITransport(app=server, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://prefect") as http:
+            for auth in (None, ("admin", "wrong"), ("", "")):
+                assert (await http.post("/api/flow_runs/filter", json={}, auth=auth)).status_code == 401
+                assert (await http.post("/api/deployments/filter", json={}, auth=auth)).status_code == 401
+            assert (await http.get("/api/admin/version", auth=("admin", "word"))).status_code == 200
+        assert await lets_anyone_in("http://prefect/api", transport) is False
+    with temporary_settings(restore_defaults={PREFECT_SERVER_API_AUTH_STRING}):
+        transport = httpx.ASGITransport(app=create_app(ephemeral=True, ignore_cache=True))
+        assert await lets_anyone_in("http://prefect/api", transport) is True
 
 
 def test_everything_starts__after_what_it_needs(services: dict[str, Any]) -> None:

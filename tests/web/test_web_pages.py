@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +15,7 @@ from worlds import address, now
 
 from tidings.ledger import inbox, mails
 from tidings.model import MessageState, Plan, PlannedMessage
+from tidings.readiness import CHECKS
 
 OPERATOR = {"authorization": f"Bearer {ADMIN}"}
 
@@ -220,6 +222,32 @@ async def test_f21_readiness__names_each_part_that_does_not_work(web: Web) -> No
     assert "Prefect" in checks["prefect"]
     assert "does not exist or is not shared" in checks["templates"]
     assert set(checks) == {"ledger", "prefect", "deployments", "worker", "notion", "templates", "resend"}
+
+
+@pytest.mark.parametrize(
+    ("resend", "prefect", "told"),
+    [
+        ("https://api.resend.com", "http://prefect:4200/api", True),
+        ("https://api.resend.com", "http://127.0.0.1:4200/api", False),
+        ("http://sandbox", "http://prefect:4200/api", False),
+    ],
+)
+async def test_f20_a_prefect_that_lets_anyone_in__is_not_ready(
+    web: Web, monkeypatch: pytest.MonkeyPatch, resend: str, prefect: str, told: bool
+) -> None:
+    async def answers(*_: str) -> bool:
+        return True
+
+    parts = web.app.state.parts
+    settings = parts.settings.model_copy(update={"resend_api_url": resend, "prefect_api_url": prefect})
+    monkeypatch.setattr("tidings.readiness.lets_anyone_in", answers)
+    monkeypatch.setattr(type(parts.runs), "ping", answers)
+    check = next(check for check in CHECKS if check.name == "prefect")
+
+    word = await check.prove(replace(parts, settings=settings), now())
+
+    assert word is None or "lets anyone in without a password" in word
+    assert (word is not None) is told
 
 
 # -- operators -----------------------------------------------------------------------------------------------

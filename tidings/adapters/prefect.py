@@ -166,6 +166,18 @@ class PrefectRuns:
             await self.client.hello()
 
 
+async def lets_anyone_in(api_url: str, transport: httpx.AsyncBaseTransport | None = None) -> bool:
+    """Whether Prefect's API answers who shows no password. Whoever reaches such an API can start and stop anything."""
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, transport=transport) as client:
+        try:
+            answer = await client.get(f"{api_url}/admin/version")
+        except httpx.HTTPError as error:
+            raise RetryLater(
+                SERVICE, f"the API: cannot be reached ({type(error).__name__})", retry_after=2.0
+            ) from error
+    return answer.is_success
+
+
 @asynccontextmanager
 async def open_client() -> AsyncIterator[PrefectClient]:
     """A client that is kept for the life of the process."""
