@@ -15,25 +15,26 @@ from tidings.ledger.mails import touch_enrolments
 
 WITHDRAWN = "the contact has withdrawn its consent"
 
-# What contacts have done (tidings.ledger.facts keeps it from the moment that a webhook is answered), and the campaign's
-# rules. `w` is an enrolment; the result is why it has been left for good.
-_TAKEN = """
-taken AS (
-    SELECT contact_id, 'booked' AS turn, booked_at AS at FROM booking
-    WHERE contact_id IN (SELECT contact_id FROM wanted) AND state = 'booked' AND booked_at IS NOT NULL
-    UNION ALL
-    SELECT contact_id, 'paid', at FROM milestone
-    WHERE contact_id IN (SELECT contact_id FROM wanted) AND kind = 'paid'
-),
+# The campaign's rules, and why an enrolment (w) has been left for good, if it has. What contacts have done is kept by
+# tidings.ledger.facts from the moment that a webhook is answered. Looked up contact by contact: the planner must not
+# choose anything else while it has no statistics yet.
+_RULES = """
 rule AS (
     SELECT * FROM unnest(CAST(:leaving AS text[]), CAST(:turns AS text[]), CAST(:ever AS boolean[]),
-                         CAST(:because AS text[])) AS r (sequence, turn, ever, because)
+                         CAST(:because AS text[])) WITH ORDINALITY AS r (sequence, turn, ever, because, place)
 )
 """
 _LEFT = """
-(SELECT r.because FROM rule r JOIN taken t ON t.turn = r.turn
- WHERE r.sequence = w.sequence AND t.contact_id = w.contact_id AND (r.ever OR t.at > w.entered_at)
- ORDER BY t.at LIMIT 1)
+(SELECT r.because FROM rule r
+ WHERE r.sequence = w.sequence AND CASE r.turn
+     WHEN 'paid' THEN EXISTS (
+         SELECT 1 FROM milestone t
+         WHERE t.contact_id = w.contact_id AND t.kind = 'paid' AND (r.ever OR t.at > w.entered_at))
+     ELSE EXISTS (
+         SELECT 1 FROM booking t
+         WHERE t.contact_id = w.contact_id AND t.state = 'booked' AND (r.ever OR t.booked_at > w.entered_at)
+           AND t.booked_at IS NOT NULL) END
+ ORDER BY r.place LIMIT 1)
 """
 
 _STOPPED = text(f"""
@@ -42,7 +43,7 @@ WITH wanted AS (
            coalesce(e.consent_at, e.created_at) AS consent_at, v.received_at AS entered_at
     FROM message m JOIN enrolment e ON e.id = m.enrolment_id JOIN event v ON v.id = e.event_id
     WHERE m.id = ANY(CAST(:ids AS uuid[]))
-), {_TAKEN},
+), {_RULES},
 rank AS (
     SELECT * FROM unnest(CAST(:sequences AS text[]), CAST(:priorities AS integer[]), CAST(:titles AS text[]))
                   AS k (sequence, priority, title)
@@ -74,7 +75,7 @@ WITH wanted AS (
     SELECT e.id, e.contact_id, e.sequence, v.received_at AS entered_at
     FROM enrolment e JOIN event v ON v.id = e.event_id
     WHERE e.campaign = :campaign AND e.contact_id = ANY(CAST(:contacts AS uuid[]))
-), {_TAKEN}
+), {_RULES}
 SELECT * FROM (SELECT w.id, {_LEFT} AS reason FROM wanted w) found WHERE reason IS NOT NULL
 """)  # noqa: S608
 
