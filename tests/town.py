@@ -23,6 +23,7 @@ from tidings.errors import OutcomeUnknown, RetryLater
 from tidings.ledger import Ledger, inbox, people
 from tidings.ledger.tables import metadata
 from tidings.model import (
+    CALLED_OFF,
     Basis,
     BookingFact,
     BookingState,
@@ -39,7 +40,6 @@ from tidings.outcome import take_report
 
 BOOKED = "the contact has booked"
 PAID = "the contact has paid"
-CALLED_OFF = "the call was called off"
 
 
 class Body(Payload):
@@ -84,6 +84,9 @@ class Call(Body):
 
     def facts(self) -> tuple[Fact, ...]:
         return (BookingFact(f"town:{self.key}", BookingState.BOOKED, None),)
+
+    def booking(self) -> str | None:
+        return f"town:{self.key}"
 
     def anchor(self, received_at: datetime) -> datetime:
         return received_at + timedelta(hours=self.in_hours)

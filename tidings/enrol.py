@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from tidings.campaign import Campaign, Campaigns, Payload, Webhook
+from tidings.campaign import Campaign, Campaigns, Payload
 from tidings.campaign import Sequence as MailSequence
 from tidings.consent import evidence
 from tidings.errors import CopyError
@@ -203,7 +203,7 @@ def _plan(
         received_at=event.received_at,
         testing_minute=event.testing_minute,
         messages=tuple(plan_messages(sequence, payload, event, now)),
-        consent=_consent(payload, campaign.webhook(event.source), event),
+        consent=_consent(payload, sequence, event),
         again_after=sequence.again_after,
         booking=about,
         follows=payload.follows(),
@@ -212,14 +212,14 @@ def _plan(
     )
 
 
-def _consent(payload: Payload, webhook: Webhook, event: Event) -> Consent:
-    """What allows these mails. Where consent is implied, what the contact did stands in the place of its words."""
+def _consent(payload: Payload, sequence: MailSequence, event: Event) -> Consent:
+    """What allows these mails. Where consent is implied, what it follows from stands in the place of words."""
     basis = payload.basis()
     return evidence(
         basis,
         source=event.source,
         at=payload.consented_at(event.received_at),
-        wording=payload.consent_wording() or (None if basis is Basis.EXPRESS else webhook.summary),
+        wording=payload.consent_wording() or (None if basis is Basis.EXPRESS else f"implied by {sequence.title!r}"),
         address=event.email or "",
     )
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
 from tidings.campaign import Known, NotYet, Payload
-from tidings.model import ContactFacts, Fact, Milestone, MilestoneFact, MilestoneKind
+from tidings.model import Basis, ContactFacts, Fact, Milestone, MilestoneFact, MilestoneKind
 
 from .calls import Detail, Kind
 from .payloads import WAITS_FOR_PAYMENT, WAITS_FOR_SIGNATURE, Aware, MaybeEmail, Moment, Name, first_word, spoken_date
@@ -46,6 +46,12 @@ class Purchase(Payload):
 
     def counts_milestones(self) -> bool:
         return True
+
+    def basis(self) -> Basis:
+        return Basis.PURCHASE
+
+    def consented_at(self, received_at: datetime) -> datetime:
+        return min(self._paid.at, received_at) if self._paid else received_at
 
     def joined(self, known: Known) -> Payload:
         told = self.model_copy()

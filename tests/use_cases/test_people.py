@@ -142,7 +142,7 @@ async def test_consent__is_kept_as_evidence_with_the_enrolment(town: Town, who: 
     lure, maybe, welcome = rows["lure"], rows["maybe"], rows["welcome"]
     assert [r.consent_basis for r in (lure, maybe, welcome)] == ["express", "inquiry", "purchase"]
     assert [r.consent_source for r in (lure, maybe, welcome)] == ["lure", "maybe", "welcome"]
-    assert [r.consent_wording for r in (lure, maybe)] == ["Yes, send me tips", "Somebody did maybe"]
+    assert [r.consent_wording for r in (lure, maybe)] == ["Yes, send me tips", "implied by 'Maybe'"]
     assert {r.consent_address for r in rows.values()} == {who}
     assert lure.consent_expires_at is None
     assert 181 <= (maybe.consent_expires_at - maybe.consent_at).days <= 184

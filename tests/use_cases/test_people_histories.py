@@ -23,15 +23,16 @@ from fakes import FakeMail, FakeRuns
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from town import BOOKED, CALLED_OFF, CAMPAIGNS, PAID, TOWN, Town
+from town import BOOKED, CAMPAIGNS, PAID, TOWN, Town
 from worlds import TABLES, address
 
 from tidings.ledger import Ledger
 from tidings.ledger.permission import WITHDRAWN
+from tidings.model import CALLED_OFF, TIME_PASSED
 from tidings.replay import replay
 from tidings.settings import asyncpg_url
 
-HISTORIES = int(os.environ.get("TIDINGS_HISTORIES", "25"))
+HISTORIES = int(os.environ.get("TIDINGS_HISTORIES", "20"))
 STEPS = 40
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 PEOPLE = st.integers(0, 2)
@@ -47,6 +48,7 @@ class Stop:
     """A suppression as the model has it."""
 
     why: str
+    source: str
     sequence: str | None
     until: timedelta | None
     lifted: bool = False
@@ -68,10 +70,13 @@ class Person:
 
     email: str
     stops: list[Stop] = field(default_factory=list)
+    #: Every reason to stop that there ever was, also those that changed nothing.
+    heard: list[tuple[str, str | None]] = field(default_factory=list)
     said: list[tuple[timedelta, bool]] = field(default_factory=list)
     bookings: dict[str, timedelta] = field(default_factory=dict)
     #: Every booking that ever was, also those called off: what was skipped for them stays skipped.
     booked: list[timedelta] = field(default_factory=list)
+    called_off: set[str] = field(default_factory=set)
     paid: timedelta | None = None
     soft: list[timedelta] = field(default_factory=list)
     confirmed: set[UUID] = field(default_factory=set)
@@ -153,6 +158,7 @@ class Histories(RuleBasedStateMachine):
         who, key = data.draw(st.sampled_from([(n, k) for n, p in enumerate(self.people) for k in p.bookings]))
         self._take(who, "off", key=key)
         del self.people[who].bookings[key]
+        self.people[who].called_off.add(key)
 
     @rule(who=PEOPLE)
     def pays(self, who: int) -> None:
@@ -232,15 +238,16 @@ class Histories(RuleBasedStateMachine):
             self.delivered.add(mail.id)
             person.soft = []
         if kind in ("bounced", "complained"):
-            self._stop(person, "bounced for good" if kind == "bounced" else "called a mail spam", None, None)
+            why = "bounced for good" if kind == "bounced" else "called a mail spam"
+            self._stop(person, why, "resend", None, None)
         if kind == "soft":
             person.soft = [each for each in person.soft if at - each < 30 * DAY] + [at]
-            if len(person.soft) >= 3 and self._stop(person, "bounced 3 times", None, at + 7 * DAY):
+            if len(person.soft) >= 3 and self._stop(person, "bounced 3 times", "resend", None, at + 7 * DAY):
                 person.soft = []
 
     @rule(who=PEOPLE, sequence=st.sampled_from([None, None, "lure", "maybe", "welcome"]))
     def leaves(self, who: int, sequence: str | None) -> None:
-        self._stop(self.people[who], "asked us to stop", sequence, None)
+        self._stop(self.people[who], "asked us to stop", "test", sequence, None)
         self._do(self.town.suppress(self.people[who].email, sequence=sequence))
 
     @rule(who=PEOPLE, sequence=st.sampled_from([None, "lure", "maybe", "welcome"]))
@@ -264,12 +271,13 @@ class Histories(RuleBasedStateMachine):
     def _active(self, stop: Stop) -> bool:
         return not stop.lifted and (stop.until is None or stop.until > self.clock)
 
-    def _stop(self, person: Person, why: str, sequence: str | None, until: timedelta | None) -> bool:
+    def _stop(self, person: Person, why: str, source: str, sequence: str | None, until: timedelta | None) -> bool:
+        person.heard.append((why, sequence))
         for stop in person.stops:
             longer = stop.until is None or (until is not None and stop.until >= until)
-            if self._active(stop) and stop.sequence == sequence and longer:
+            if self._active(stop) and (stop.source, stop.sequence) == (source, sequence) and longer:
                 return False
-        person.stops.append(Stop(why, sequence, until))
+        person.stops.append(Stop(why, source, sequence, until))
         return True
 
     def _may_not(self, person: Person, sequence: str, entered: timedelta) -> Iterator[str]:
@@ -293,7 +301,7 @@ class Histories(RuleBasedStateMachine):
         """Whether the reason that the ledger gives for not sending has ever been true."""
         why, sequence = row.reason, row.sequence
         basis = BASIS.get(sequence, "inquiry")
-        if any(stop.why in why and stop.sequence in (None, sequence) for stop in person.stops):
+        if any(heard in why and of in (None, sequence) for heard, of in person.heard):
             return True
         if why == WITHDRAWN:
             return basis != "purchase" and any(not yes and at >= entered for at, yes in person.said)
@@ -303,7 +311,9 @@ class Histories(RuleBasedStateMachine):
             return any(sequence == "lure" or at > entered for at in person.booked) and sequence in ("lure", "missed")
         if why == PAID:
             return person.paid is not None and sequence in ("lure", "missed", "maybe", "call")
-        if why == CALLED_OFF or why == "its time had passed when the booking came in":
+        if why == CALLED_OFF:
+            return self.events[row.event_id].key in person.called_off
+        if why == TIME_PASSED:
             return sequence == "call"
         if "goes first" in why:
             return any(RANK[each] > RANK[sequence] and f'"{each.title()}"' in why for each in row.sequences)
@@ -324,7 +334,10 @@ class Histories(RuleBasedStateMachine):
     def _check_sent(self, rows: dict[UUID, Any]) -> None:
         for mail in self.town.sender.mails[self.checked_mails :]:
             row, person = rows[UUID(mail.tag("message"))], self.by_email[mail.to]
-            why_not = list(self._may_not(person, row.sequence, self.events[row.event_id].at))
+            happened = self.events[row.event_id]
+            why_not = list(self._may_not(person, row.sequence, happened.at))
+            if happened.path == "call" and happened.key in person.called_off:
+                why_not.append(CALLED_OFF)
             assert not why_not, f"{row.template} was sent although {why_not}"
             assert (row.email, row.template) == (mail.to, mail.tag("template"))
             if row.sequence == "club" and row.template != "club_ask":

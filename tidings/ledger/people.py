@@ -80,7 +80,9 @@ async def suppress(
     sequence: str | None = None,
     until: datetime | None = None,
 ) -> bool:
-    """Stop mails to a contact, all or of one series; False when they were stopped as long or longer before.
+    """Stop mails to a contact, all or of one series; False when the same source had stopped them as long or longer.
+
+    Each source's word is on record of its own: a complaint of somebody who had left counts when that is looked at.
 
     What waits is skipped at once; with an end (`until`) only what comes due before it is, and at its time.
     """
@@ -88,7 +90,7 @@ async def suppress(
     as_long = suppression.c.until.is_(None)
     active = await connection.execute(
         select(suppression.c.id)
-        .where(suppression.c.contact_id == contact_id, _active(now))
+        .where(suppression.c.contact_id == contact_id, suppression.c.source == source, _active(now))
         .where(suppression.c.sequence.is_not_distinct_from(sequence))
         .where(as_long if until is None else or_(as_long, suppression.c.until >= until))
     )
