@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from math import ceil
 from typing import Annotated, Any
-from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -75,8 +75,13 @@ def client_of(forwarded: list[str], peer: str | None, proxies: int) -> str | Non
     internet (a proxy on the same network that nobody told us of) is not a visitor's, and so is not known.
     """
     given = forwarded[-proxies] if 0 < proxies <= len(forwarded) else peer
+    return _network(given or "")
+
+
+@lru_cache(maxsize=4096)
+def _network(given: str) -> str | None:
     try:
-        address = ip_address(_bare(given or ""))
+        address = ip_address(_bare(given))
     except ValueError:
         return None
     if isinstance(address, IPv6Address):
@@ -98,8 +103,8 @@ def _bare(given: str) -> str:
 
 def quota(kind: str, value: str, limit: int, secret: str) -> Quota:
     """A limit for one address. It is counted under a keyed digest, so that the count tells of nobody."""
-    digest = hashlib.blake2b(f"{kind}\0{value}".encode(), key=secret.encode()[:64], digest_size=16).digest()
-    return Quota(kind, UUID(bytes=digest), limit)
+    digest = hashlib.blake2b(f"{kind}\0{value}".encode(), key=secret.encode()[:64], digest_size=8).digest()
+    return Quota(kind, int.from_bytes(digest, signed=True), limit)
 
 
 def seconds_left(over: Over, now: datetime) -> int:

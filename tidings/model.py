@@ -226,7 +226,7 @@ class Quota:
     #: What it counts by: "client address" or "email".
     kind: str
     #: A keyed digest of the address: whoever reads the table learns nobody's.
-    bucket: UUID
+    bucket: int
     limit: int
 
 

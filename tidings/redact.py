@@ -14,10 +14,13 @@ HIDDEN = "[hidden]"
 #: Shorter ones would hide half of every line, and are refused as secrets where that can be known.
 SHORTEST = 6
 
-#: An address as it is written, or percent-encoded in a URL.
+#: An address as it is written, or percent-encoded in a URL. It is looked for from the beginning of a word, and a word
+#: has a longest length: anybody can make a log line long, and must not make it slow.
+_CHARACTER = r"[^\s@\"'<>()\[\]{},;:/\\?&=%|]"
+_ENCODED = r"%(?!40)[0-9A-Fa-f]{2}"
 _ADDRESS = re.compile(
-    r"(?P<first>[^\s@\"'<>()\[\]{},;:/\\?&=%|])"
-    r"(?:[^\s@\"'<>()\[\]{},;:/\\?&=%|]|%(?!40)[0-9A-Fa-f]{2})*"
+    rf"(?<!{_CHARACTER})(?:(?<!%)|(?![0-9A-Fa-f]{{2}}))"
+    rf"(?P<first>{_CHARACTER}|{_ENCODED})(?:{_CHARACTER}|{_ENCODED}){{0,300}}"
     r"(?P<at>@|%40)(?P<domain>[\w-]+(?:\.[\w-]+)*\.[^\W\d_][\w-]+)"
 )
 #: The token of such a link unsubscribes or confirms: who reads it in a log could do so.

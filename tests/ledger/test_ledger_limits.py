@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import date, timedelta
+from random import randrange
 from uuid import uuid4
 
 import pytest
@@ -19,7 +20,7 @@ THEN = now()
 
 
 def quotas(limit: int, *kinds: str) -> tuple[Quota, ...]:
-    return tuple(Quota(kind, uuid4(), limit) for kind in kinds or ("email address",))
+    return tuple(Quota(kind, randrange(2**62), limit) for kind in kinds or ("email address",))
 
 
 async def take(world: World, *wanted: tuple[Quota, ...], after: float = 0) -> list[Over | None]:

@@ -22,12 +22,16 @@ TALLY_KEPT = timedelta(days=90)
 # One statement for a whole group of webhooks. Buckets come in the order of their ids, so that two groups that share
 # some cannot wait for each other.
 _COUNT = text("""
-INSERT INTO form_limit AS l (bucket, posts, until)
-SELECT * FROM unnest(CAST(:buckets AS uuid[]), CAST(:counts AS integer[]), CAST(:untils AS timestamptz[]))
-ON CONFLICT (bucket) DO UPDATE SET
-    posts = CASE WHEN l.until <= :now THEN excluded.posts ELSE l.posts + excluded.posts END,
-    until = CASE WHEN l.until <= :now THEN excluded.until ELSE l.until END
-RETURNING bucket, posts, until
+WITH counted AS (
+    INSERT INTO form_limit AS l (bucket, posts, until)
+    SELECT bucket, posts, :until
+    FROM unnest(CAST(:buckets AS bigint[]), CAST(:counts AS integer[])) AS asked (bucket, posts)
+    ON CONFLICT (bucket) DO UPDATE SET
+        posts = CASE WHEN l.until <= :now THEN excluded.posts ELSE l.posts + excluded.posts END,
+        until = CASE WHEN l.until <= :now THEN excluded.until ELSE l.until END
+    RETURNING bucket, posts, until
+)
+SELECT bucket, posts, until FROM counted WHERE posts > :limit
 """)
 
 
@@ -46,11 +50,15 @@ async def take(connection: AsyncConnection, wanted: Sequence[tuple[Sequence[Quot
         {
             "buckets": buckets,
             "counts": [asked[bucket] for bucket in buckets],
-            "untils": [now + WINDOW] * len(buckets),
+            "until": now + WINDOW,
             "now": now,
+            # Only those that may be over one are told of: most often none.
+            "limit": min(quota.limit for quotas, _ in wanted for quota in quotas),
         },
     )
     state = {row.bucket: (row.posts - asked[row.bucket], row.until) for row in rows}
+    if not state:
+        return [None] * len(wanted)
     return [_over(quotas, state) for quotas, _ in wanted]
 
 
@@ -58,6 +66,8 @@ def _over(quotas: Sequence[Quota], state: dict[Any, tuple[int, datetime]]) -> Ov
     """Count one post on top of those before it in its group; the quota that it is over, if any."""
     over = None
     for quota in quotas:
+        if quota.bucket not in state:
+            continue
         before, until = state[quota.bucket]
         state[quota.bucket] = (before + 1, until)
         if before >= quota.limit and (over is None or until > over.until):

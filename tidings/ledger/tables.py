@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Date,
@@ -246,10 +247,9 @@ suppression = Table(
 form_limit = Table(
     "form_limit",
     metadata,
-    Column("bucket", Uuid, primary_key=True, comment="keyed digest of a client address or an email"),
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False, comment="keyed digest of an address"),
     Column("posts", Integer, nullable=False, comment="new events since the window began, refused ones too"),
     Column("until", Moment, nullable=False, comment="when the window ends and the count begins anew"),
-    Index("ix_form_limit_until", "until"),
     prefixes=["UNLOGGED"],
 )
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NoReturn
-from uuid import UUID
 
 from fastapi import Request
 from fastapi.exceptions import HTTPException
@@ -56,7 +55,7 @@ class Form:
         self._settings = settings
         self._captcha = captcha
         self._now = now
-        self._over: dict[UUID, Over] = {}
+        self._over: dict[int, Over] = {}
         self._tally: Counter[tuple[date, str, str]] = Counter()
         self._warned = False
 
