@@ -32,6 +32,8 @@ from tidings.model import Slot, UnderWay
 SERVICE = "Prefect"
 #: A webhook waits no longer than this for Prefect; then it is answered 202 and dispatched later.
 PATIENCE_SECONDS = 5.0
+#: What a kept connection says when Prefect has ended since: on a new one it may well answer.
+STALE = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 MIRROR_DEPLOYMENT = "tidings-notion-mirror"
 #: Prefect's page size for run queries.
 PAGE = 200
@@ -94,11 +96,18 @@ class PrefectRuns:
         return at, run.id
 
     async def _run(self, deployment: str, **arguments: Any) -> FlowRun:
+        """Every run has an idempotency key, so asking twice makes one run."""
         async with prefect_errors(f"deployment {deployment!r}"):
-            run: FlowRun = await run_deployment(  # type: ignore[misc]
-                f"{deployment}/{deployment}", client=self.client, timeout=0, as_subflow=False, **arguments
-            )
-            return run
+            try:
+                return await self._create(deployment, **arguments)
+            except STALE:
+                return await self._create(deployment, **arguments)
+
+    async def _create(self, deployment: str, **arguments: Any) -> FlowRun:
+        run: FlowRun = await run_deployment(  # type: ignore[misc]
+            f"{deployment}/{deployment}", client=self.client, timeout=0, as_subflow=False, **arguments
+        )
+        return run
 
     async def ended(self, run_ids: Sequence[UUID]) -> dict[UUID, str]:
         """Of these runs, those that will not run any more, and how they ended; "gone" for deleted ones."""
