@@ -6,6 +6,6 @@ import os
 # waits for its answer; here one layer retries: at once on a new connection (tidings.adapters.prefect), then the keeper.
 os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "0")
 
-from tidings.web.app import create_app  # noqa: E402
+from tidings.web.app import create_app
 
 app = create_app()
