@@ -194,6 +194,9 @@ class Control:
                 "events_planned": count("SELECT count(*) FROM planned"),
                 "webhooks": _counts(store.rows("SELECT state AS name, count(*) AS n FROM deliveries GROUP BY 1")),
                 "requests": _counts(store.rows("SELECT service AS name, count(*) AS n FROM requests GROUP BY 1")),
+                "answers": _counts(
+                    store.rows("SELECT service || ' ' || status AS name, count(*) AS n FROM requests GROUP BY 1")
+                ),
                 "faults_struck": count("SELECT count(*) FROM requests WHERE fault IS NOT NULL"),
                 "notion": self._world.notion.counts(),
             }

@@ -1,0 +1,108 @@
+"""`python -m tidings.bench`: measure, print one table, write JSON and a picture."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+
+from tidings.bench import acceptance, burst, growth, idle, latency, load, show, wave
+from tidings.bench.figures import Figure
+from tidings.bench.site import Site
+from tidings.errors import TidingsError
+from tidings.local import entrance
+from tidings.local.config import StackConfig
+from tidings.local.stack import Stack
+from tidings.settings import ROOT
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+if not console.is_terminal:  # a log has no width: room for the table
+    console = Console(width=190)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One measurement, and its sizes."""
+
+    measure: Callable[[Site, Any], Awaitable[list[Figure]]]
+    full: Any
+    quick: Any
+
+
+#: In the order in which they disturb the next ones least.
+PARTS = {
+    idle.SECTION: Part(idle.measure, idle.Size(30), idle.Size(6)),
+    latency.SECTION: Part(latency.measure, latency.Size(30, 5), latency.Size(5, 1)),
+    acceptance.SECTION: Part(acceptance.measure, acceptance.Size(8, 3), acceptance.Size(3, 1)),
+    wave.SECTION: Part(wave.measure, wave.Size(10_000, 20, 3000), wave.Size(2000, 3, 500)),
+    burst.SECTION: Part(burst.measure, burst.Size(60, 10_000 / 60), burst.Size(5, 10_000 / 60)),
+    growth.SECTION: Part(
+        growth.measure, growth.Size((10_000, 100_000, 1_000_000)), growth.Size((10_000, 50_000))
+    ),
+}  # fmt: skip
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: at most two minutes, and rougher.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help=f"Only these: {', '.join(PARTS)}.")] = None,
+    out: Annotated[Path, typer.Option(help="Where bench.json and bench.svg go.")] = ROOT / "bench-results",
+    workers: Annotated[int, typer.Option(min=1, help="Tidings workers that share the waves.")] = 1,
+) -> None:
+    """Measure Tidings beside its baselines. Exit 1 when an aim was missed."""
+    unknown = sorted(set(only or ()) - set(PARTS))
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)} is none of {', '.join(PARTS)}", param_hint="--only")
+    where = show.machine(datetime.now(UTC))
+    folder = Path(tempfile.mkdtemp(prefix="tidings-bench-"))
+    try:
+        load.require_wrk()
+        figures: list[Figure] = []
+        code = entrance.run(_measure(figures, folder, only or list(PARTS), quick, workers))
+    except TidingsError as error:
+        console.print(f"[red]{error}[/]\nLogs are in {folder}")
+        raise typer.Exit(1) from error
+    shutil.rmtree(folder)
+    if code:
+        raise typer.Exit(code)
+    show.table(console, figures, where)
+    for path in show.write(out, figures, where):
+        console.print(f"written: {path}")
+    raise typer.Exit(1 if any(figure.met is False for figure in figures) else 0)
+
+
+async def _measure(figures: list[Figure], folder: Path, names: list[str], quick: bool, workers: int) -> int:
+    began, said = time.monotonic(), [""]
+
+    def say(text: str) -> None:
+        if text != said[0]:
+            said[0] = text
+            console.print(f"[dim]{time.monotonic() - began:6.1f} s[/]  {text}", highlight=False)
+
+    say("starting PostgreSQL, Prefect, sandbox, worker and web server")
+    config = StackConfig(
+        data=folder, web_port=0, prefect_port=0, sandbox_port=0, workers=workers, isolated=True, testing=False
+    )
+    async with (
+        httpx.AsyncClient(timeout=30, trust_env=False, limits=httpx.Limits(max_connections=100)) as http,
+        Stack(config) as stack,
+    ):
+        site = Site(stack, folder, http, say)
+        for name, part in PARTS.items():
+            if name in names:
+                figures += await part.measure(site, part.quick if quick else part.full)
+    return 0
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,59 @@
+"""How many webhooks a second are durably answered, and how fast at half of that."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from tidings.bench.figures import Figure
+from tidings.bench.load import Load, signups
+from tidings.bench.site import Site
+
+SECTION = "acceptance"
+CONNECTIONS = 64
+#: Connections at half load: enough that none of them has to hurry.
+PATIENT = 64
+
+
+@dataclass(frozen=True)
+class Size:
+    seconds: float
+    rounds: int
+
+
+async def measure(site: Site, size: Size) -> list[Figure]:
+    """Tidings, a bare endpoint and Procrastinate in turns, so that a slow minute of the machine hits all three."""
+    async with site.without_worker(), _three(site) as urls:
+        loads: dict[str, list[Load]] = {name: [] for name in urls}
+        for round_ in range(size.rounds):
+            for name, url in urls.items():
+                site.say(f"acceptance, round {round_ + 1} of {size.rounds}: {name}")
+                loads[name].append(await signups(url, seconds=size.seconds, connections=CONNECTIONS))
+        rates = {name: statistics.median(load.rate for load in seen) for name, seen in loads.items()}
+        site.say("acceptance: half load")
+        half = await signups(urls["Tidings"], seconds=size.seconds, connections=PATIENT, rate=rates["Tidings"] / 2)
+        bare = await signups(urls["bare"], seconds=size.seconds, connections=PATIENT, rate=rates["Tidings"] / 2)
+    wrong = sum(load.refused + load.lost for load in [*loads["Tidings"], half])
+    return [
+        Figure(section=SECTION, name="webhooks durably answered a second", value=rates["Tidings"], unit="/s",
+               baseline_name="bare endpoint", baseline=rates["bare"], aim_ratio=0.6),
+        Figure(section=SECTION, name="the same, beside Procrastinate", value=rates["Tidings"], unit="/s",
+               baseline_name="Procrastinate", baseline=rates["Procrastinate"], aim_ratio=1.0),
+        Figure(section=SECTION, name=f"p50 at {half.rate:.0f} a second", value=half.p50_ms, unit="ms", better="less",
+               baseline_name="bare endpoint", baseline=bare.p50_ms),
+        Figure(section=SECTION, name=f"p99 at {half.rate:.0f} a second", value=half.p99_ms, unit="ms", better="less",
+               baseline_name="bare endpoint", baseline=bare.p99_ms, aim_value=50),
+        Figure(section=SECTION, name="errors among them", value=wrong, unit="", better="less", aim_value=0),
+    ]  # fmt: skip
+
+
+@asynccontextmanager
+async def _three(site: Site) -> AsyncIterator[dict[str, str]]:
+    rival = await site.rival_environment()
+    async with (
+        site.uvicorn("bare", "tidings.bench.bare:app") as bare,
+        site.uvicorn("rival", "tidings.bench.rival:api", env=rival) as procrastinate,
+    ):
+        yield {"Tidings": site.signup, "bare": f"{bare}/signup", "Procrastinate": f"{procrastinate}/signup"}

@@ -1,0 +1,71 @@
+"""From a webhook's answer to the first mail at the provider, on a stack that has nothing else to do."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tidings.bench.figures import Figure, percentile
+from tidings.bench.site import Site, person
+from tidings.errors import TidingsError
+
+SECTION = "latency"
+#: Between two webhooks: longer than all work that a signup causes, so that each finds the stack idle.
+REST_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Size:
+    webhooks: int
+    standard: int
+
+
+async def measure(site: Site, size: Size) -> list[Figure]:
+    """Tidings, the same deployments on Prefect's own worker, and Procrastinate."""
+    await _first_mail(site, site.signup, 60)  # what is slow only once is not what people wait for
+    ours = await _many(site, site.signup, size.webhooks, "Tidings")
+    rival = await _rival(site, size.webhooks)
+    async with site.standard_worker():
+        standard = await _many(site, site.signup, size.standard, "Prefect's process worker")
+    return [
+        Figure(section=SECTION, name="webhook to first mail, p50", value=percentile(ours, 0.5), unit="s",
+               better="less", baseline_name="standard process worker", baseline=percentile(standard, 0.5),
+               aim_value=0.8),
+        Figure(section=SECTION, name="webhook to first mail, p95", value=percentile(ours, 0.95), unit="s",
+               better="less", baseline_name="standard process worker", baseline=percentile(standard, 0.95),
+               aim_value=1.5),
+        Figure(section=SECTION, name="the same beside Procrastinate, p50", value=percentile(ours, 0.5), unit="s",
+               better="less", baseline_name="Procrastinate", baseline=percentile(rival, 0.5)),
+    ]  # fmt: skip
+
+
+async def _rival(site: Site, webhooks: int) -> list[float]:
+    env = await site.rival_environment()
+    worker = [sys.executable, "-m", "tidings.bench.rival"]
+    async with (
+        site.uvicorn("rival", "tidings.bench.rival:api", env=env) as base,
+        site.process("rival-worker", worker, env=env),
+    ):
+        await _first_mail(site, f"{base}/signup", 60)
+        return await _many(site, f"{base}/signup", webhooks, "Procrastinate")
+
+
+async def _many(site: Site, url: str, count: int, who: str) -> list[float]:
+    found = []
+    for number in range(count):
+        site.say(f"latency: {who}, {number + 1} of {count}")
+        found.append(await _first_mail(site, url, 120))
+        await asyncio.sleep(REST_SECONDS)
+    return found
+
+
+async def _first_mail(site: Site, url: str, within: float) -> float:
+    """Seconds, by the one clock that the server's and the sandbox's processes share."""
+    email = person("latency")
+    answer = await site.http.post(url, json={"email": email, "first_name": "Ada", "consent": True})
+    if answer.status_code != 200:
+        raise TidingsError(f"{url} answered {answer.status_code}: {answer.text[:300]}")
+    answered = datetime.now(UTC)
+    return max(0.0, (await site.mail_to(email, within) - answered).total_seconds())
