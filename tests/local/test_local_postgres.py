@@ -65,7 +65,7 @@ async def test_a_pid_file_that_names_an_unrelated_process__is_cleared(make_confi
     config = make_config(Part.POSTGRES)
     async with Stack(config):
         pass
-    (config.data / "postgres/postmaster.pid").write_text(f"{os.getppid()}\n/elsewhere\n0\n5432\n\n\n\nready\n")
+    (config.data / "postgres/postmaster.pid").write_text(f"{os.getpid()}\n/elsewhere\n0\n5432\n\n\n\nready\n")
 
     async with Stack(config) as stack:
         assert stack.alive("postgres")

@@ -106,5 +106,5 @@ def _picture(figures: Sequence[Figure]) -> bytes:
     chart.x_labels = [f"{f.name} / {f.baseline_name}" for f in compared]
     for way, title in (("more", "throughput: more is better"), ("less", "time and cost: less is better")):
         chart.add(title, [f.ratio if f.better == way else None for f in compared])
-    rendered: bytes = chart.render()
+    rendered: bytes = chart.render()  # type: ignore[no-untyped-call]
     return rendered
