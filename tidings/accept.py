@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 import time
 from collections import Counter
@@ -72,7 +71,7 @@ def arrival(
 
 def digest(payload: Payload) -> str:
     """Equal bodies are the same event, whatever the order of their fields."""
-    canonical = json.dumps(payload.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    canonical = payload.model_dump_json()  # in the order of the model's fields
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 

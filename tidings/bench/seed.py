@@ -41,6 +41,7 @@ async def seed(site: Site, count: int, template: str, due: list[datetime]) -> No
                         segment="OPTIMIZE",
                         variables=variables,
                         anchor=now,
+                        received_at=now,
                         testing_minute=None,
                         messages=(_planned(position, template, due[number % len(due)]),),
                     )

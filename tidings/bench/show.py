@@ -84,11 +84,11 @@ def write(folder: Path, figures: Sequence[Figure], where: dict[str, Any]) -> lis
     data, picture = folder / "bench.json", folder / "bench.svg"
     content = {"machine": where, "figures": [figure.as_json() for figure in figures]}
     data.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    picture.write_bytes(_picture(figures))
+    picture.write_text(_picture(figures), encoding="utf-8")
     return [data, picture]
 
 
-def _picture(figures: Sequence[Figure]) -> bytes:
+def _picture(figures: Sequence[Figure]) -> str:
     """Every figure with its baseline, as parts of the baseline: throughput to the right is good, waiting is not."""
     compared = [f for f in figures if f.ratio is not None and f.section != "growth"]
     chart = pygal.HorizontalBar(
@@ -106,5 +106,5 @@ def _picture(figures: Sequence[Figure]) -> bytes:
     chart.x_labels = [f"{f.name} / {f.baseline_name}" for f in compared]
     for way, title in (("more", "throughput: more is better"), ("less", "time and cost: less is better")):
         chart.add(title, [f.ratio if f.better == way else None for f in compared])
-    rendered: bytes = chart.render()  # type: ignore[no-untyped-call]
+    rendered: str = chart.render(is_unicode=True)
     return rendered

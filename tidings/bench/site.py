@@ -104,10 +104,12 @@ class Site:
         return {**os.environ, **self.stack.environment, "PYTHONPATH": str(ROOT)}
 
     @asynccontextmanager
-    async def uvicorn(self, name: str, app: str, *, env: Mapping[str, str] | None = None) -> AsyncIterator[str]:
+    async def uvicorn(
+        self, name: str, app: str, *options: str, env: Mapping[str, str] | None = None
+    ) -> AsyncIterator[str]:
         """A server started as Tidings' own is; yields its address."""
         port = ports.free_port()
-        args = [sys.executable, "-m", "uvicorn", app, "--host", HOST, "--port", str(port)]
+        args = [sys.executable, "-m", "uvicorn", app, "--host", HOST, "--port", str(port), *options]
         base = f"http://{HOST}:{port}"
         async with self.process(name, args, env=env, url=f"{base}/openapi.json"):
             yield base

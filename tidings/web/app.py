@@ -51,12 +51,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = await asyncio.to_thread(settings_of_this_process)
     configure(as_json=settings.log_json)
     await asyncio.to_thread(verify.prepare, settings)
+    logging.getLogger("uvicorn.access").disabled = True  # tidings.web.middleware tells of what needs telling
     async with open_app(settings) as parts:
         intake = Intake(parts.ledger, parts.runs, now=utc_now)
         app.state.parts, app.state.intake = parts, intake
         captcha = Captcha.of(settings)
         app.state.form = form = Form(parts.ledger, settings, captcha=captcha, now=utc_now)
         app.state.readiness = health.Readiness(parts)
+        app.router.routes.insert(0, webhooks.direct(parts.campaigns))
         app.include_router(webhooks.router(parts.campaigns))
         app.openapi_schema = None
         always = [asyncio.create_task(t) for t in (keep_always(parts, utc_now), form.write_tally_always())]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
-from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+log = logging.getLogger("tidings.web")
+
+#: In the place of uvicorn's line for every request, which cost as much as a webhook's validation (docs/performance.md).
+TELL_THEMSELVES = ("/webhook/", "/health")
 #: What a page may do that names nothing else: nothing. Also for JSON, which a browser may be made to show.
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 SECURITY_HEADERS = {
@@ -26,24 +30,35 @@ def security_headers(scope: Scope) -> Mapping[str, str]:
     return {**SECURITY_HEADERS, **HTTPS_ONLY} if https else SECURITY_HEADERS
 
 
+def tell(method: str, path: str, status: int) -> None:
+    """A line for what has no line of its own: accepted webhooks have one, health checks that pass need none."""
+    if status >= 400:
+        log.warning("http.refused", extra={"method": method, "path": path, "status": status})
+    elif not path.startswith(TELL_THEMSELVES):
+        log.info("http.answered", extra={"method": method, "path": path, "status": status})
+
+
 class SecurityHeaders:
-    """Adds them to every answer; a page that needs more brings a policy of its own."""
+    """Adds them to every answer, and tells of it; a page that needs more brings a policy of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._headers: Mapping[str, str] | None = None
+        self._headers: list[tuple[bytes, bytes]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        added = self._headers = self._headers or security_headers(scope)
+        if self._headers is None:
+            self._headers = [(k.lower().encode(), v.encode()) for k, v in security_headers(scope).items()]
+        added = self._headers
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in added.items():
-                    headers.setdefault(name, value)
+                tell(scope["method"], scope["path"], message["status"])
+                own = message["headers"]
+                names = {name for name, _ in own}
+                message["headers"] = [*own, *(pair for pair in added if pair[0] not in names)]
             await send(message)
 
         await self._app(scope, receive, with_headers)
@@ -57,7 +72,8 @@ class Origins:
         self._allowed: CORSMiddleware | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        # Only browsers name an origin; what senders post has no use for any of this.
+        if scope["type"] != "http" or not any(name == b"origin" for name, _ in scope["headers"]):
             await self._app(scope, receive, send)
             return
         if self._allowed is None:

@@ -18,7 +18,12 @@ from tidings.accept import Intake, answer, arrivals
 from tidings.campaign import Campaign, Campaigns, Payload, Webhook, explain
 from tidings.form import Signals
 from tidings.ledger import inbox
+<<<<<<< HEAD
 from tidings.model import Arrival, Receipt, Scheme
+=======
+from tidings.web.auth import authenticated
+from tidings.web.direct import Direct, Endpoint
+>>>>>>> 453d95b (Serve webhooks past FastAPI's matching, and say less per request)
 from tidings.web.form import NO_VISIT, Form
 from tidings.web.verify import Delivery, Verified
 from tidings.wiring import App, utc_now
@@ -61,8 +66,23 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
+def direct(campaigns: Campaigns) -> Direct:
+    """What serves the routes of all campaigns."""
+    return Direct({f"/webhook/{w.path}": _directly(campaign, w) for campaign, w in campaigns.webhooks})
+
+
+def _directly(campaign: Campaign, webhook: Webhook) -> Endpoint:
+    verified, receive = Verified(webhook), _endpoint(campaign, webhook)
+
+    async def verify_and_receive(request: Request) -> JSONResponse:
+        answered: JSONResponse = await receive(request, await verified(request))
+        return answered
+
+    return verify_and_receive
+
+
 def router(campaigns: Campaigns) -> APIRouter:
-    """The routes of all campaigns."""
+    """The routes of all campaigns as OpenAPI shows them."""
     routes = APIRouter(prefix="/webhook", tags=["webhooks"])
     for campaign, webhook in campaigns.webhooks:
         routes.add_api_route(
@@ -186,19 +206,24 @@ async def _quarantine(parts: App, campaign: Campaign, webhook: Webhook, raw: byt
 
 def parse(webhook: Webhook, raw: bytes, scheme: Scheme | None) -> Payload:
     """The validated body, or 400 for what is not JSON and 422 for what does not fit, naming each field."""
-    try:
-        given = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"The body is not valid JSON: {error}") from error
-    if b"\\u0000" in raw and _has_nul(given):
+    if b"\\u0000" in raw and _has_nul(_loads(raw)):
         raise HTTPException(
             422,
             [{"loc": ["body"], "field": "", "type": "nul", "msg": "Text must not contain the NUL character"}],
         )
     try:
-        return webhook.model_of(given, scheme).model_validate_json(raw)
+        model = webhook.model_of(_loads(raw), scheme) if webhook.natives else webhook.payload
+        return model.model_validate_json(raw)
     except ValidationError as error:
+        _loads(raw)  # read a second time only when something is wrong: is it the fields, or is it no JSON at all?
         raise HTTPException(422, explain(error)) from error
+
+
+def _loads(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"The body is not valid JSON: {error}") from error
 
 
 def _has_nul(value: Any) -> bool:
