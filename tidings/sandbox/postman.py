@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from svix.webhooks import Webhook
+from standardwebhooks import Webhook
 
 from .clock import Clock
 from .config import Settings

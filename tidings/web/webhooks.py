@@ -18,12 +18,8 @@ from tidings.accept import Intake, answer, arrivals
 from tidings.campaign import Campaign, Campaigns, Payload, Webhook, explain
 from tidings.form import Signals
 from tidings.ledger import inbox
-<<<<<<< HEAD
 from tidings.model import Arrival, Receipt, Scheme
-=======
-from tidings.web.auth import authenticated
 from tidings.web.direct import Direct, Endpoint
->>>>>>> 453d95b (Serve webhooks past FastAPI's matching, and say less per request)
 from tidings.web.form import NO_VISIT, Form
 from tidings.web.verify import Delivery, Verified
 from tidings.wiring import App, utc_now
