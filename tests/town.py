@@ -36,7 +36,7 @@ from tidings.model import (
     Severity,
     Turn,
 )
-from tidings.outcome import take_report
+from tidings.outcome import take_reports
 
 BOOKED = "the contact has booked"
 PAID = "the contact has paid"
@@ -201,10 +201,10 @@ class Town:
             state=None if severity is Severity.SOFT else states.get(kind),
             at=given.pop("at", now()),
             reason=None,
-            message_id=mail.tag("message"),
+            message_id=UUID(mail.tag("message")),
             severity=severity,
         )
-        return await take_report(self.ledger, report, "{}", now())
+        return (await take_reports(self.ledger, [(report, "{}")], now()))[0]
 
     async def confirm(self, mail: FakeMail) -> bool:
         """The contact clicks in the mail that asks."""

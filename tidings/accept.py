@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 from tidings.campaign import Campaign, Payload, Webhook
 from tidings.errors import LedgerUnavailable, RetryLater, ServiceError
 from tidings.gather import Gatherings
+from tidings.grouping import Grouped
 from tidings.ledger import Ledger, dispatches, inbox
 from tidings.model import Arrival, Quota, Receipt
 from tidings.ports import Runs
@@ -83,40 +84,14 @@ class Intake:
         self._runs = runs
         self._now = now
         self._gatherings = Gatherings(ledger, runs, now=now)
-        self._waiting: list[tuple[Arrival, asyncio.Future[Receipt]]] = []
-        self._flush: asyncio.Task[None] | None = None
+        self._grouped = Grouped(self._accept, limit=GROUP_LIMIT)
         self._dispatches: dict[UUID, asyncio.Task[UUID | None]] = {}
         self._in_flight: Counter[str] = Counter()
         self._away_until = 0.0
 
     async def take(self, arrival: Arrival) -> Receipt:
         """Store it; returns what is on record. Raises LedgerUnavailable when it could not be stored."""
-        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._waiting.append((arrival, future))
-        if self._flush is None or self._flush.done():
-            self._flush = asyncio.create_task(self._store())
-        return await future
-
-    async def _store(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting[:GROUP_LIMIT], self._waiting[GROUP_LIMIT:]
-            await self._store_group(group)
-
-    async def _store_group(self, group: list[tuple[Arrival, asyncio.Future[Receipt]]]) -> None:
-        try:
-            receipts = await self._accept([arrival for arrival, _ in group])
-        except BaseException as error:
-            if len(group) > 1 and not isinstance(error, (LedgerUnavailable, asyncio.CancelledError)):
-                for one in group:  # one bad row must not cost the others theirs
-                    await self._store_group([one])
-                return
-            _fail(group, error)
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            return
-        for (_, future), receipt in zip(group, receipts, strict=True):
-            if not future.done():
-                future.set_result(receipt)
+        return await self._grouped.take(arrival)
 
     async def _accept(self, arrivals: list[Arrival]) -> list[Receipt]:
         starting = Counter(a.deployment for a in arrivals if a.ignored_because is None)
@@ -176,15 +151,9 @@ class Intake:
 
     async def drain(self) -> None:
         """Wait until what was taken is stored and handed on."""
-        tasks: list[asyncio.Task[Any]] = [t for t in (self._flush, *self._dispatches.values()) if t]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._grouped.drain()
+        await asyncio.gather(*self._dispatches.values(), return_exceptions=True)
         await self._gatherings.drain()
-
-
-def _fail(group: list[tuple[Arrival, asyncio.Future[Receipt]]], error: BaseException) -> None:
-    for _, future in group:
-        if not future.done():
-            future.set_exception(error)
 
 
 async def dispatch(ledger: Ledger, runs: Runs, dispatch_id: UUID, now: datetime) -> UUID | None:

@@ -382,6 +382,6 @@ class Report:
     at: datetime
     reason: str | None
     #: Our message's id, when our tags came back.
-    message_id: str | None = None
+    message_id: UUID | None = None
     #: What it says about the address; None when nothing.
     severity: Severity | None = None

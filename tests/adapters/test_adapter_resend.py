@@ -7,6 +7,7 @@ import json
 import pickle
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -37,6 +38,7 @@ from tidings.errors import (
 from tidings.model import MessageState
 from tidings.redact import redact
 
+OURS = UUID("0d5ad2a4-7d3b-4c0c-9f1e-0123456789ab")
 NOW = datetime(2026, 12, 1, 15, tzinfo=UTC)
 SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
 
@@ -321,12 +323,16 @@ def test_an_event__is_understood(kind: str, data: dict[str, Any], state: Message
     assert report.at == datetime(2026, 12, 1, 14, 59, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("tags", [{"message": "m1"}, [{"name": "a", "value": "b"}, {"name": "message", "value": "m1"}]])
+@pytest.mark.parametrize(
+    "tags", [{"message": str(OURS)}, [{"name": "a", "value": "b"}, {"name": "message", "value": str(OURS)}]]
+)
 def test_our_message__is_found_in_either_form_of_tags(tags: Any) -> None:
-    assert understand("x", event("email.sent", tags=tags), NOW).message_id == "m1"
+    assert understand("x", event("email.sent", tags=tags), NOW).message_id == OURS
 
 
-@pytest.mark.parametrize("tags", [None, [], {}, "x", ["x"], {"message": ""}, [{"name": "other", "value": "m1"}]])
+@pytest.mark.parametrize(
+    "tags", [None, [], {}, "x", ["x"], {"message": ""}, {"message": "m1"}, [{"name": "other", "value": str(OURS)}]]
+)
 def test_tags_of_others__name_no_message(tags: Any) -> None:
     assert understand("x", event("email.sent", tags=tags), NOW).message_id is None
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from worlds import World
 
 from tidings.errors import OutcomeUnknown
 from tidings.model import MessageState, Report
-from tidings.outcome import take_report
+from tidings.outcome import Reports, take_reports
 
 AT = datetime(2026, 12, 1, 15, tzinfo=UTC)
 STATES = {
@@ -30,7 +31,7 @@ def report(kind: str, provider_id: str | None, **given: Any) -> Report:
 
 
 async def take(world: World, *reports: Report) -> list[bool]:
-    return [await take_report(world.ledger, r, '{"as": "sent"}', AT) for r in reports]
+    return [new for r in reports for new in await take_reports(world.ledger, [(r, '{"as": "sent"}')], AT)]
 
 
 async def sent(world: World) -> str:
@@ -120,7 +121,7 @@ async def test_a_report_that_names_our_message__settles_it_although_the_answer_w
     mails = {tag["value"]: m["id"] for m in world.inbox() for tag in m["tags"] if tag["name"] == "message"}
     row = (await world.messages())[0]
 
-    await take(world, report("email.delivered", mails[str(row.id)], message_id=str(row.id)))
+    await take(world, report("email.delivered", mails[str(row.id)], message_id=row.id))
     assert (await world.messages())[0].state == "delivered"
     await world.send()
 
@@ -135,15 +136,15 @@ async def test_a_report_on_an_unknown_message__makes_it_known(world: World) -> N
     row = await world.message()
     assert row.state == "unknown"
 
-    await take(world, report("email.delivered", "re_id_1", message_id=str(row.id)))
+    await take(world, report("email.delivered", "re_id_1", message_id=row.id))
 
     row = await world.message()
     assert (row.state, row.provider_id, row.reason) == ("delivered", "re_id_1", None)
 
 
-@pytest.mark.parametrize("message_id", [None, "not-an-id", str(uuid4())])
+@pytest.mark.parametrize("message_id", [None, uuid4()])
 async def test_a_report_on_somebody_elses_mail__is_kept_and_changes_nothing(
-    world: World, message_id: str | None
+    world: World, message_id: UUID | None
 ) -> None:
     await sent(world)
 
@@ -160,7 +161,36 @@ async def test_a_report__never_touches_a_message_of_the_same_tag_that_was_sent_b
     mail = await sent(world)
     row = await world.message()
 
-    await take(world, report("email.bounced", "other", message_id=str(row.id), at=AT + timedelta(hours=1)))
+    await take(world, report("email.bounced", "other", message_id=row.id, at=AT + timedelta(hours=1)))
 
     assert (await world.message()).provider_id == mail
     assert (await world.message()).state == "sent"
+
+
+async def test_reports_that_come_together__are_told_apart(world: World) -> None:
+    """A group of many is as good as one after the other: repeats within it, several of one mail, mails of others."""
+    mail = await sent(world)
+    delivered, opened = report("email.delivered", mail), report("email.sent", mail)
+    severe = report("email.bounced", mail, reason="Permanent", at=AT + timedelta(seconds=1))
+    others = [report("email.delivered", f"re_{n}") for n in range(5)]
+    group = [(each, "{}") for each in (severe, delivered, *others, delivered, opened)]
+
+    new = await take_reports(world.ledger, group, AT)
+
+    assert new == [True, True, *[True] * 5, False, True]
+    message = await world.message()
+    assert (message.state, message.reason) == ("bounced", "Permanent")
+    assert await take_reports(world.ledger, group, AT) == [False] * 9
+
+
+async def test_many_reports_at_once__are_each_answered(world: World) -> None:
+    mail = await sent(world)
+    reports = Reports(world.ledger, now=lambda: AT)
+    given = [report("email.delivered", f"re_{n}") for n in range(250)] + [report("email.delivered", mail)]
+
+    answers = await asyncio.gather(*(reports.take(each, "{}") for each in given))
+    again = await reports.take(given[0], "{}")
+
+    assert answers == [True] * 251
+    assert again is False
+    assert (await world.message()).state == "delivered"

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
+from uuid import UUID
 
 import httpx
 import resend
 from resend.exceptions import NoContentError, ResendError
 from resend.http_client_async import AsyncHTTPClient
-from svix.webhooks import Webhook, WebhookVerificationError
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from tidings.errors import (
     KeyReused,
@@ -149,6 +150,8 @@ def verify(raw: bytes, headers: Mapping[str, str], secret: str) -> None:
         # Svix's scheme is the Standard Webhooks' under other names. Its own library is 300 modules of an API client.
         standard = {name.replace("svix-", "webhook-"): value for name, value in headers.items()}
         Webhook(secret).verify(raw, standard)
+    except json.JSONDecodeError:
+        return  # the signature fits; what was signed is `understand`'s to judge
     except (WebhookVerificationError, ValueError) as error:  # malformed base64 surfaces as ValueError
         raise InvalidSignature(f"Resend's signature does not fit (check RESEND_WEBHOOK_SECRET): {error}") from error
 
@@ -169,7 +172,7 @@ def understand(svix_id: str, raw: bytes, now: datetime) -> Report:
         state=None if _is_transient(event["type"], data) else state,
         at=_moment(event.get("created_at"), now),
         reason=_reason(data),
-        message_id=_tag(data.get("tags"), "message"),
+        message_id=_uuid(_tag(data.get("tags"), "message")),
         severity=_severity(event["type"], data),
     )
 
@@ -193,6 +196,14 @@ def _severity(kind: str, data: Mapping[str, Any]) -> Severity | None:
     bounce = data.get("bounce")
     permanent = isinstance(bounce, dict) and bounce.get("type") == "Permanent"
     return Severity.HARD if permanent else Severity.SOFT
+
+
+def _uuid(value: str | None) -> UUID | None:
+    """Our own id; tags that somebody else has set are none of ours."""
+    try:
+        return UUID(value) if value else None
+    except ValueError:
+        return None
 
 
 def _is_transient(kind: str, data: Mapping[str, Any]) -> bool:

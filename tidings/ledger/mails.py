@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger.tables import claim, contact, enrolment, message
-from tidings.model import MOVABLE, OUTCOME_RANK, MessageState, Plan, Slot
+from tidings.model import MOVABLE, OUTCOME_RANK, MessageState, Plan, Report, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,22 +512,6 @@ async def put_back(connection: AsyncConnection, ids: Sequence[UUID], reason: str
     )
 
 
-async def learn_sent(connection: AsyncConnection, message_id: UUID, provider_id: str) -> None:
-    """Resend reports on a message whose answer we have not got (yet): it was sent, under this id."""
-    await connection.execute(
-        update(message)
-        .where(message.c.id == message_id, message.c.provider_id.is_(None))
-        .where(message.c.state.in_([MessageState.SENDING, MessageState.UNKNOWN]))
-        .values(
-            state=MessageState.SENT,
-            provider_id=provider_id,
-            sent_at=func.now(),
-            updated_at=func.now(),
-            reason=None,
-        )
-    )
-
-
 async def close_claim(connection: AsyncConnection, claim_id: UUID) -> None:
     """Nothing of this claim is open any more."""
     await connection.execute(update(claim).where(claim.c.id == claim_id).values(settled_at=func.now()))
@@ -572,42 +556,89 @@ async def known_ids(connection: AsyncConnection, provider_ids: Sequence[str]) ->
     return set(rows.scalars().all())
 
 
-async def recipient(connection: AsyncConnection, provider_id: str, message_id: UUID | None) -> UUID | None:
-    """Whom the mail with this id of Resend's, or else this message of ours, went to."""
+async def recipients(connection: AsyncConnection, reports: Sequence[Report]) -> list[UUID]:
+    """Whom the mails of these reports went to: known by Resend's id, or else by our own."""
     rows = await connection.execute(
         select(enrolment.c.contact_id)
         .join(message, message.c.enrolment_id == enrolment.c.id)
-        .where(or_(message.c.provider_id == provider_id, message.c.id == message_id))
-        .order_by(message.c.provider_id == provider_id)
-        .limit(1)
+        .where(_reported(reports))
+        .distinct()
+        .order_by(enrolment.c.contact_id)
     )
-    return rows.scalars().first()
+    return list(rows.scalars().all())
 
 
-async def apply_outcome(
-    connection: AsyncConnection, provider_id: str, state: MessageState, at: datetime, reason: str | None
-) -> bool:
-    """Raise a message to a reported outcome; a late or lower one changes nothing. False when nobody has this id."""
-    row = (
-        await connection.execute(
-            select(message.c.id, message.c.state, message.c.enrolment_id)
-            .where(message.c.provider_id == provider_id)
-            .with_for_update()
-        )
-    ).one_or_none()
-    if row is None or row.state == MessageState.SENDING:
-        return False
-    current = OUTCOME_RANK.get(MessageState(row.state), 0)
-    if OUTCOME_RANK[state] > current:
-        await connection.execute(
-            update(message)
-            .where(message.c.id == row.id)
-            .values(state=state, outcome_at=at, reason=reason, updated_at=func.now())
-        )
-        await connection.execute(
-            update(enrolment).where(enrolment.c.id == row.enrolment_id).values(updated_at=func.now())
-        )
-    return True
+def _reported(reports: Sequence[Report]) -> Any:
+    return or_(
+        message.c.provider_id.in_([r.provider_id for r in reports]),
+        message.c.id.in_([r.message_id for r in reports if r.message_id is not None]),
+    )
+
+
+# In the order of its locks: first all messages, then all enrolments.
+_RAISE = text("""
+UPDATE message m SET
+    state = n.state, reason = n.reason, provider_id = n.provider_id, updated_at = now(),
+    sent_at = coalesce(m.sent_at, CASE WHEN n.learned THEN now() END), outcome_at = coalesce(n.at, m.outcome_at)
+FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:providers AS text[]),
+            CAST(:times AS timestamptz[]), CAST(:learned AS boolean[]))
+     AS n (id, state, reason, provider_id, at, learned)
+WHERE m.id = n.id
+""")
+
+
+async def apply_reports(connection: AsyncConnection, reports: Sequence[Report]) -> None:
+    """Raise messages to what was reported of them; a late or lower report changes nothing.
+
+    A message whose answer from Resend we have not got (yet) is known by our own id in its tags: so it was sent.
+    """
+    telling = [r for r in reports if r.provider_id is not None and r.state is not None]
+    if not telling:
+        return
+    rows = await connection.execute(
+        select(message.c.id, message.c.state, message.c.enrolment_id, message.c.provider_id, message.c.reason)
+        .where(_reported(telling))
+        .order_by(message.c.id)
+        .with_for_update()
+    )
+    raised = [change for row in rows if (change := _raised(row, telling)) is not None]
+    if not raised:
+        return
+    names = ("ids", "states", "reasons", "providers", "times", "learned")
+    columns = zip(*((c.id, c.state, c.reason, c.provider_id, c.at, c.learned) for c in raised), strict=True)
+    await connection.execute(_RAISE, dict(zip(names, map(list, columns), strict=True)))
+    touched = in_order({c.enrolment_id for c in raised})
+    await connection.execute(update(enrolment).where(enrolment.c.id.in_(touched)).values(updated_at=func.now()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    id: UUID
+    enrolment_id: UUID
+    state: MessageState
+    reason: str | None
+    provider_id: str
+    at: datetime | None
+    learned: bool
+
+
+def _raised(row: Any, reports: Sequence[Report]) -> _Raised | None:
+    """What reports make of a message, None when nothing."""
+    state, reason, provider_id, at = MessageState(row.state), row.reason, row.provider_id, None
+    theirs = [r for r in reports if r.message_id == row.id]
+    learned = provider_id is None and bool(theirs) and state in {MessageState.SENDING, MessageState.UNKNOWN}
+    if learned:
+        state, reason, provider_id = MessageState.SENT, None, theirs[0].provider_id
+    if provider_id is None or state is MessageState.SENDING:
+        return None
+    for report in reports:
+        if report.provider_id != provider_id or report.state is None:
+            continue
+        if OUTCOME_RANK[report.state] > OUTCOME_RANK.get(state, 0):
+            state, reason, at = report.state, report.reason, report.at
+    if not learned and at is None:
+        return None
+    return _Raised(row.id, row.enrolment_id, state, reason, provider_id, at, learned)
 
 
 async def orphans(connection: AsyncConnection, *, due_before: datetime) -> list[Slot]:

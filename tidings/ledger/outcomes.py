@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import select, text
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger import mails, people
@@ -21,25 +21,37 @@ SOFT_WITHIN = timedelta(days=30)
 SOFT_PAUSE = timedelta(days=7)
 
 
-async def record(connection: AsyncConnection, report: Report, body: str, now: datetime) -> bool:
-    """Store a report as it came; False when it was stored before (Resend delivers at least once)."""
+_RECORD = text("""
+INSERT INTO outcome (svix_id, type, provider_id, state, severity, reason, occurred_at, received_at, body)
+SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:types AS text[]), CAST(:providers AS text[]),
+                     CAST(:states AS text[]), CAST(:severities AS text[]), CAST(:reasons AS text[]),
+                     CAST(:times AS timestamptz[]), CAST(:received AS timestamptz[]), CAST(:bodies AS text[]))
+ON CONFLICT (svix_id) DO NOTHING
+RETURNING svix_id
+""")
+
+
+async def record(connection: AsyncConnection, reports: Sequence[tuple[Report, str]], now: datetime) -> set[str]:
+    """Store reports with their bodies as they came; returns the ids of new ones (Resend delivers at least once).
+
+    Each id at most once in a call, and in order, so that two calls that share some cannot wait in a circle.
+    """
+    ordered = sorted(reports, key=lambda pair: pair[0].id)
     rows = await connection.execute(
-        insert(outcome)
-        .values(
-            svix_id=report.id,
-            type=report.type,
-            provider_id=report.provider_id,
-            state=report.state,
-            severity=report.severity,
-            reason=report.reason,
-            occurred_at=report.at,
-            received_at=now,
-            body=body,
-        )
-        .on_conflict_do_nothing(index_elements=["svix_id"])
-        .returning(outcome.c.svix_id)
+        _RECORD,
+        {
+            "ids": [r.id for r, _ in ordered],
+            "types": [r.type for r, _ in ordered],
+            "providers": [r.provider_id for r, _ in ordered],
+            "states": [r.state for r, _ in ordered],
+            "severities": [r.severity for r, _ in ordered],
+            "reasons": [r.reason for r, _ in ordered],
+            "times": [r.at for r, _ in ordered],
+            "received": [now] * len(ordered),
+            "bodies": [body for _, body in ordered],
+        },
     )
-    return rows.one_or_none() is not None
+    return set(rows.scalars().all())
 
 
 async def catch_up(connection: AsyncConnection, provider_ids: Sequence[str], now: datetime) -> None:
@@ -49,13 +61,22 @@ async def catch_up(connection: AsyncConnection, provider_ids: Sequence[str], now
     rows = (await connection.execute(select(outcome).where(outcome.c.provider_id.in_(provider_ids)))).all()
     if not rows:
         return
-    for row in rows:
-        if row.state is not None:
-            await mails.apply_outcome(connection, row.provider_id, MessageState(row.state), row.occurred_at, row.reason)
+    await mails.apply_reports(connection, [_report(row) for row in rows])
     early = sorted({row.provider_id for row in rows})
     await note(connection, early)
     if any(row.severity for row in rows):
         await judge(connection, early, now)
+
+
+def _report(row: Any) -> Report:
+    return Report(
+        id=row.svix_id,
+        type=row.type,
+        provider_id=row.provider_id,
+        state=MessageState(row.state) if row.state else None,
+        at=row.occurred_at,
+        reason=row.reason,
+    )
 
 
 # An opening or a click within seconds of the delivery is a scanner's, which looks at every mail before the contact

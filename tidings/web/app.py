@@ -15,6 +15,7 @@ from tidings.adapters.blocks import settings_of_this_process
 from tidings.adapters.captcha import Captcha
 from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
+from tidings.outcome import Reports
 from tidings.web import confirm, docs, health, operate, resend_webhook, unsubscribe, verify, webhooks
 from tidings.web.form import Form
 from tidings.web.keeper import keep_always
@@ -54,7 +55,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     logging.getLogger("uvicorn.access").disabled = True  # tidings.web.middleware tells of what needs telling
     async with open_app(settings) as parts:
         intake = Intake(parts.ledger, parts.runs, now=utc_now)
-        app.state.parts, app.state.intake = parts, intake
+        reports = Reports(parts.ledger, now=utc_now)
+        app.state.parts, app.state.intake, app.state.reports = parts, intake, reports
         captcha = Captcha.of(settings)
         app.state.form = form = Form(parts.ledger, settings, captcha=captcha, now=utc_now)
         app.state.readiness = health.Readiness(parts)
@@ -71,6 +73,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 with suppress(asyncio.CancelledError):
                     await task
             await intake.drain()
+            await reports.drain()
             if captcha:
                 await captcha.close()
             with suppress(LedgerUnavailable):  # a figure is lost then, and no form

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.exceptions import HTTPException
 
 from tidings.adapters import resend
-from tidings.outcome import take_report
+from tidings.outcome import Reports
 from tidings.web.body import read_body
 from tidings.wiring import App, utc_now
 
@@ -35,6 +35,7 @@ async def receive(request: Request) -> dict[str, bool | str]:
         report = resend.understand(request.headers["svix-id"], raw, utc_now())
     except ValueError as error:
         raise HTTPException(400, f"The body is not a Resend event: {error}") from error
-    new = await take_report(parts.ledger, report, raw.decode(), utc_now())
+    reports: Reports = request.app.state.reports
+    new = await reports.take(report, raw.decode())
     log.info("resend.reported", extra={"type": report.type, "svix_id": report.id, "new": new})
     return {"message": "stored", "duplicate": not new}
