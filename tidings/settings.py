@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,8 @@ from tidings.model import Scheme
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ".env"
+#: A website as a browser names it in `Origin`; a slash at the end is forgiven.
+ORIGIN = re.compile(r"^https?://[^\s/*?#@]+/?$")
 REAL_RESEND = "https://api.resend.com"
 #: In the footer of the sandbox's mails; never of a real one's.
 SAMPLE = "sample address of the sandbox"
@@ -209,6 +212,16 @@ class Settings(BaseSettings):
                 key = b""
             if len(key) < 16:
                 raise ValueError("must be whsec_ and then at least 16 bytes in base64, separated by commas")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _websites(cls, value: str) -> str:
+        for origin in filter(None, (part.strip() for part in value.split(","))):
+            if not ORIGIN.match(origin):
+                raise ValueError(
+                    f"names {origin!r}; name each website as https://www.your-domain.example, without a path"
+                )
         return value
 
     @field_validator("sender")

@@ -286,3 +286,23 @@ def test_the_sandboxs_address__is_fine_for_the_sandbox(environ: pytest.MonkeyPat
     environ.setenv("RESEND_API_URL", "http://127.0.0.1:9/resend")
 
     assert load_settings().postal_address.startswith("Sample Street 1")
+
+
+@pytest.mark.parametrize(
+    "given", ["*", "https://*.a.test", "a.test", "https://a.test, *", "null", "https://a.test/form", "https://u@a.test"]
+)
+def test_f20_websites__are_named_one_by_one(environ: pytest.MonkeyPatch, given: str) -> None:
+    environ.setenv("CORS_ORIGINS", given)
+
+    with pytest.raises(ConfigError, match=r"CORS_ORIGINS names .* without a path"):
+        load_settings()
+
+
+def test_two_captchas__are_one_too_many(environ: pytest.MonkeyPatch) -> None:
+    environ.setenv("TURNSTILE_SECRET", "turnstile-secret")
+    environ.setenv("HCAPTCHA_SECRET", "hcaptcha-secret")
+
+    with pytest.raises(ConfigError, match="TURNSTILE_SECRET and HCAPTCHA_SECRET are both set") as refused:
+        load_settings()
+
+    assert "turnstile-secret" not in str(refused.value)
