@@ -322,7 +322,7 @@ def load_settings(blocks: Callable[[list[str]], Mapping[str, str]] | None = None
     elsewhere = _elsewhere() | values.keys()
     wanted = {block: name for name in Settings.model_fields if name not in elsewhere and (block := block_of(name))}
     if blocks and wanted and "prefect_api_url" in elsewhere:
-        values |= {wanted[block]: value for block, value in blocks(sorted(wanted)).items()}
+        values |= {wanted[block]: value for block, value in blocks(sorted(wanted)).items() if value.strip()}
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -344,14 +344,17 @@ def block_of(field: str) -> str | None:
 
 def _from_files() -> dict[str, str]:
     """Values of `<NAME>_FILE` variables, the way Docker and Kubernetes hand over secrets."""
-    values, problems = {}, []
+    values: dict[str, str] = {}
+    problems = []
     for name in Settings.model_fields:
         variable = f"{name.upper()}_FILE"
         path = os.environ.get(variable)
         if not path or os.environ.get(name.upper()):
             continue
         try:
-            values[name] = Path(path).read_text(encoding="utf-8").strip()
+            content = Path(path).read_text(encoding="utf-8").strip()
+            # An empty one counts as not set, like an empty variable: an empty token would let everybody in.
+            values |= {name: content} if content else {}
         except OSError as error:
             problems.append(f"{variable} names {path}, which cannot be read: {error.strerror}")
     if problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -53,6 +54,8 @@ Name = Annotated[
     Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), AfterValidator(_one_line)] | None,
     BeforeValidator(_blank_is_unknown),
 ]
+#: What makes a link of a name. A mere dot does not: people are called St.John.
+LINK = re.compile(r"://|www\.|@", re.IGNORECASE)
 #: Part of a key, which must fit into an index.
 BookingId = Annotated[
     Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), AfterValidator(_one_line)] | None,
@@ -148,10 +151,20 @@ class AssessmentData(Payload):
 ASSESSMENT_FIELDS = tuple(AssessmentData.model_fields)
 
 
+def _no_link(value: str | None) -> str | None:
+    """Anybody may post the form, with anybody's address: what is greeted with must not be somebody's advertisement."""
+    if value and LINK.search(value):
+        raise ValueError("must be a name, without a link")
+    return value
+
+
 class Signup(Person):
     """The website's assessment form. Assessment results come flat or inside `assessment_data`."""
 
-    name: Name = Field(None, description="Full name; its first word is used where first_name is not given")
+    first_name: Annotated[Name, AfterValidator(_no_link)] = None
+    name: Annotated[Name, AfterValidator(_no_link)] = Field(
+        None, description="Full name; its first word is used where first_name is not given"
+    )
     revenue: Words = None
     challenge: Words = None
     consent: bool = Field(False, description="Whether the contact asked for the mails; without it none is sent")

@@ -431,3 +431,15 @@ def test_f19_a_payment_of_tomorrow__counts_from_today_and_one_without_a_date_too
 
     for given in ({**paid, "payment_date": "2099-01-01"}, paid):
         assert parse("onboarding-start", **given).consented_at(AT) == AT
+
+
+@pytest.mark.parametrize("field", ["first_name", "name"])
+@pytest.mark.parametrize("name", ["Win at https://spam.test", "WWW.spam.test", "sam@spam.test"])
+def test_a_name_with_a_link_in_it__is_refused_from_the_public_form(field: str, name: str) -> None:
+    with pytest.raises(ValidationError, match="must be a name, without a link"):
+        parse("christmas-signup", **{field: name})
+
+
+@pytest.mark.parametrize("name", ["St.John", "J.R. O'Neil-Smith", "Zoë", "", "Dr. 李"])
+def test_any_name__is_a_name(name: str) -> None:
+    assert variables(parse("christmas-signup", first_name=name)).get("first_name") == (name or None)

@@ -306,3 +306,16 @@ def test_two_captchas__are_one_too_many(environ: pytest.MonkeyPatch) -> None:
         load_settings()
 
     assert "turnstile-secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["", "\n", "  \n"])
+def test_f20_an_empty_secret__counts_as_not_set_wherever_it_stands(
+    environ: pytest.MonkeyPatch, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "admin").write_text(content)
+    environ.setenv("ADMIN_TOKEN_FILE", str(tmp_path / "admin"))
+
+    settings = load_settings(lambda names: {"webhook-tokens": content, "admin-token": content})
+
+    assert settings.admin_token is None
+    assert settings.webhook_tokens is None

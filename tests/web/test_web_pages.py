@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import SecretStr
 from svix.webhooks import Webhook
 from web_client import ADMIN, SECRET, TOKEN, Web
 from worlds import address, now
@@ -257,6 +258,18 @@ async def test_f20_a_prefect_that_lets_anyone_in__is_not_ready(
 @pytest.mark.parametrize("path", ["/api/events", "/api/contacts/a@b.co"])
 async def test_f20_the_operators_api__is_closed_to_others(web: Web, path: str, header: dict[str, str]) -> None:
     assert (await web.http.get(path, headers=header)).status_code == 401
+
+
+@pytest.mark.parametrize("token", ["", " "])
+@pytest.mark.parametrize("header", [{}, {"authorization": "Bearer "}, {"authorization": "Bearer"}])
+async def test_f20_an_empty_admin_token__lets_nobody_in(
+    web: Web, monkeypatch: pytest.MonkeyPatch, token: str, header: dict[str, str]
+) -> None:
+    parts = web.app.state.parts
+    settings = parts.settings.model_copy(update={"admin_token": SecretStr(token)})
+    monkeypatch.setattr(parts, "settings", settings)
+
+    assert (await web.http.get("/api/events", headers=header)).status_code == 403
 
 
 async def test_operators__see_a_contacts_whole_story(web: Web) -> None:
