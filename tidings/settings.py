@@ -280,7 +280,7 @@ class Settings(BaseSettings):
     @property
     def real(self) -> bool:
         """Whether mails leave through Resend itself, to real people."""
-        return self.resend_api_url == REAL_RESEND
+        return urlsplit(self.resend_api_url).hostname == urlsplit(REAL_RESEND).hostname
 
     @property
     def origins(self) -> list[str]:

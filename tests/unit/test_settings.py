@@ -319,3 +319,18 @@ def test_f20_an_empty_secret__counts_as_not_set_wherever_it_stands(
 
     assert settings.admin_token is None
     assert settings.webhook_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("url", "real"),
+    [
+        ("https://api.resend.com", True),
+        ("https://API.Resend.com/", True),
+        ("https://api.resend.com:443", True),
+        ("http://127.0.0.1:8025/resend", False),
+    ],
+)
+def test_f20_the_real_resend__is_known_however_it_is_written(environ: pytest.MonkeyPatch, url: str, real: bool) -> None:
+    environ.setenv("RESEND_API_URL", url)
+
+    assert load_settings().real is real
