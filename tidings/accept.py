@@ -55,7 +55,7 @@ def arrival(
     return Arrival(
         id=uuid4(),
         source=webhook.path,
-        key=key or payload.event_key() or digest(payload),
+        key=key or payload.event_key() or (_digest(json.loads(body)) if payload.whole else digest(payload)),
         campaign=campaign.name,
         deployment=campaign.starting(elsewhere).deployment
         if (elsewhere := payload.starts_sequence())
@@ -72,7 +72,14 @@ def arrival(
 
 def digest(payload: Payload) -> str:
     """Equal bodies are the same event, whatever the order of their fields."""
-    canonical = payload.model_dump_json()  # in the order of the model's fields
+    return _hash(payload.model_dump_json())  # in the order of the model's fields
+
+
+def _digest(said: Any) -> str:
+    return _hash(json.dumps(said, sort_keys=True, separators=(",", ":")))
+
+
+def _hash(canonical: str) -> str:
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 

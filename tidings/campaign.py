@@ -54,6 +54,10 @@ class Payload(BaseModel, ABC):
     def enrolment_key(self) -> str:
         """What makes this enrolment the same as another: a contact, a booking, a payment."""
 
+    #: Two bodies without a sender's id are the same event when all is equal that the sender said, also what is not
+    #: understood here; else when all is equal that is.
+    whole: ClassVar[bool] = False
+
     def event_key(self) -> str | None:
         """The sender's own id of this event; None when it has none and equal bodies are the same event."""
         return None

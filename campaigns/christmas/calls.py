@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, PrivateAttr, StringConstraints, model_validator
@@ -44,6 +44,7 @@ class Detail(Payload):
 class Call(Payload):
     """A call that was booked, moved, cancelled or missed, whoever keeps the calendar."""
 
+    whole: ClassVar[bool] = True
     _known: Booking | None = PrivateAttr(None)
 
     # -- what each calendar says in its own way ----------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
@@ -33,6 +33,7 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 class Purchase(Payload):
     """A payment or a signature; with the other one, a new customer."""
 
+    whole: ClassVar[bool] = True
     _paid: Milestone | None = PrivateAttr(None)
     _signed: Milestone | None = PrivateAttr(None)
 
@@ -51,6 +52,7 @@ class Purchase(Payload):
         return Basis.PURCHASE
 
     def consented_at(self, received_at: datetime) -> datetime:
+        """Two years count from the payment."""
         return min(self._paid.at, received_at) if self._paid else received_at
 
     def joined(self, known: Known) -> Payload:

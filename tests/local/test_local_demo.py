@@ -26,7 +26,7 @@ from tidings.local.demo_ledger import Arrived, Mail
 from tidings.local.entrance import campaigns_of
 from tidings.local.services import online_workers
 from tidings.local.stack import Stack
-from tidings.local.up import curl_line
+from tidings.local.up import curl_lines
 from tidings.settings import ROOT
 
 CAMPAIGNS = campaigns_of({})
@@ -136,15 +136,17 @@ async def test_up__says_a_curl_line_that_works_and_ends_on_ctrl_c(
 ) -> None:
     said = tmp_path / "said"
     assert await eventually(lambda: "curl -sS" in said.read_text() or running.poll() is not None, 120)
-    line = re.search(r"^curl -sS .*$", said.read_text(), re.MULTILINE)
-    assert line, said.read_text()
+    lines = re.findall(r"^curl -sS .*$", said.read_text(), re.MULTILINE)
+    assert len(lines) == 2, said.read_text()
 
-    answer = subprocess.run(["sh", "-c", line[0]], capture_output=True, text=True)  # noqa: ASYNC221
+    answers = [subprocess.run(["sh", "-c", line], capture_output=True, text=True) for line in lines]  # noqa: ASYNC221
+    stranger = subprocess.run(["sh", "-c", lines[1].replace("Bearer ", "Bearer x")], capture_output=True, text=True)  # noqa: ASYNC221
     began = time.monotonic()
     running.send_signal(signal.SIGINT)
     assert await eventually(lambda: running.poll() is not None, 15)
 
-    assert '"contact_created":true' in answer.stdout
+    assert all("processed successfully" in answer.stdout for answer in answers)
+    assert "is none of WEBHOOK_TOKENS" in stranger.stdout
     assert running.returncode == 0
     assert time.monotonic() - began < 12
     assert not _left_in(tmp_path / "data")
@@ -156,9 +158,11 @@ def _left_in(folder: Path) -> list[str]:
     return [text for pid in pids if str(folder) in (text := procfs.command(pid) or "")]
 
 
-async def test_the_curl_line__is_one_line_for_you(make_config: MakeConfig) -> None:
+async def test_the_curl_lines__are_one_line_each_for_you(make_config: MakeConfig) -> None:
     async with Stack(make_config(Part.POSTGRES)) as stack:
-        line = curl_line(stack.addresses, CAMPAIGNS)
+        public, private = curl_lines(stack.addresses, CAMPAIGNS, "token-1")
 
-    assert "\n" not in line
-    assert "delivered+you@resend.dev" in line
+    assert "\n" not in public + private
+    assert all("delivered+you@resend.dev" in line for line in (public, private))
+    assert "Bearer" not in public
+    assert '-H "Authorization: Bearer token-1"' in private

@@ -288,7 +288,8 @@ class Live:
     # -- webhooks --------------------------------------------------------------------------------------------
 
     async def post(self, path: str, body: Mapping[str, Any], *, web: str | None = None) -> httpx.Response:
-        return await self.http.post(f"{web or self.web}/webhook/{path}", json=dict(body))
+        shown = environment.bearer(self.stack.environment)
+        return await self.http.post(f"{web or self.web}/webhook/{path}", json=dict(body), headers=shown)
 
     async def accepted(self, path: str, body: Mapping[str, Any], *, web: str | None = None) -> Json:
         """The answer to a webhook that is processed at once."""

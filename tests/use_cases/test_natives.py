@@ -459,7 +459,8 @@ async def test_payment_and_signature__start_onboarding_once_in_either_order(
         await inn.handle([i for ids in taken for i in ids])
 
     assert list(await inn.waiting()) == WELCOME
-    (row,) = await inn.rows("SELECT variables, key FROM enrolment")
+    (row,) = await inn.rows("SELECT variables, key, consent_basis, consent_at FROM enrolment")
+    assert (row.consent_basis, row.consent_at) == ("purchase", NOW)
     assert row.variables["payment_amount"] == "2,000.00"
     assert row.variables["first_name"] == "Ana"
     assert row.key == f"{ANA}|2026-12-01"
@@ -587,6 +588,20 @@ async def test_what_means_nothing_here__is_stored_with_the_reason_and_starts_not
     ((state, reason),) = await inn.events()
     assert (state, bool(reason)) == ("ignored", True)
     assert await inn.mails() == []
+
+
+async def test_what_means_nothing__is_counted_by_its_reason(inn: Inn) -> None:
+    for n in range(3):
+        await inn.take("calcom-booking", {"triggerEvent": "MEETING_ENDED", "n": n}, at=NOW + timedelta(minutes=n))
+    await inn.take("calcom-booking", {"triggerEvent": "PING"})
+
+    async with inn.ledger.reading() as connection:
+        counted = await inbox.count_events(connection, since=NOW)
+
+    assert [(r.events, r.state, r.why) for r in counted] == [
+        (3, "ignored", "MEETING_ENDED starts no sequence"),
+        (1, "ignored", "PING starts no sequence"),
+    ]
 
 
 async def test_the_ledger__tells_who_has_booked_and_paid(inn: Inn) -> None:

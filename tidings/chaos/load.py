@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import httpx
@@ -22,6 +23,8 @@ class Load:
 
     client: httpx.AsyncClient
     base: str
+    #: What lets its senders in.
+    shown: Mapping[str, str] = field(default_factory=dict)
     #: The event ids that 2xx answers named, by the webhook's number.
     accepted: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     tried: set[int] = field(default_factory=set)
@@ -60,7 +63,7 @@ class Load:
     async def _attempt(self, webhook: Webhook) -> float | None:
         """One request; None when it was accepted, else how long the server asks to wait."""
         self.tried.add(webhook.number)
-        headers = {"content-type": "application/json", **webhook.headers}
+        headers = {"content-type": "application/json", **self.shown, **webhook.headers}
         async with self._free:
             sent = time.time()
             try:

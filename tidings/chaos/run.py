@@ -23,6 +23,7 @@ from tidings.chaos.recovery import Line, lines
 from tidings.chaos.scenario import Round, Scenario
 from tidings.chaos.verdict import Asked, Run, Sides, Verdict, judge
 from tidings.local.config import StackConfig
+from tidings.local.environment import bearer
 from tidings.local.stack import Stack
 
 LOOK_SECONDS = 1.0
@@ -147,7 +148,7 @@ class Chaos:
         dice = random.Random(scenario.seed)  # noqa: S311
         return cls(
             scenario=scenario,
-            load=Load(senders, stack.addresses.web),
+            load=Load(senders, stack.addresses.web, bearer(stack.environment)),
             ledger=ledger,
             inbox=InboxSide(stack.folder.sandbox),
             prefect=prefect,

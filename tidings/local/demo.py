@@ -18,7 +18,7 @@ from tidings.local import report, services
 from tidings.local.config import StackConfig
 from tidings.local.demo_ledger import Ledger, Mail, failed_runs, inbox
 from tidings.local.entrance import campaigns_of
-from tidings.local.environment import Addresses
+from tidings.local.environment import Addresses, bearer
 from tidings.local.stack import Stack
 
 POLL_SECONDS = 0.5
@@ -74,7 +74,9 @@ class Demo:
 
     async def _post(self, webhook: Webhook) -> None:
         body = next(iter(webhook.examples.values()))
-        answer = await self.client.post(f"{self.addresses.web}/webhook/{webhook.path}", json=body)
+        answer = await self.client.post(
+            f"{self.addresses.web}/webhook/{webhook.path}", json=body, headers=bearer(self.stack.environment)
+        )
         said = f"POST /webhook/{webhook.path} → {answer.status_code} {answer.text.strip()[:300]}"
         self.console.print(f"  {escape(said)}", highlight=False, soft_wrap=True)
         if not answer.is_success:

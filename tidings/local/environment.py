@@ -115,6 +115,7 @@ def _sandboxed(addresses: Addresses, folder: DataFolder) -> dict[str, str]:
         "SENDER": "Tidings Demo <hello@tidings.test>",
         "POSTAL_ADDRESS": SAMPLE_POSTAL_ADDRESS,
         "SECRET_KEY": folder.secret("secret-key"),
+        "WEBHOOK_TOKENS": webhook_token(folder),
         "PUBLIC_URL": addresses.web,
         "CORS_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
         "CALENDLY_LINK": f"{sandbox}/#book",
@@ -126,6 +127,17 @@ def _sandboxed(addresses: Addresses, folder: DataFolder) -> dict[str, str]:
 
 def webhook_secret(folder: DataFolder) -> str:
     return folder.secret("resend-webhook", prefix="whsec_")
+
+
+def webhook_token(folder: DataFolder) -> str:
+    """What a sender shows to the sandboxed stack."""
+    return folder.secret("webhook-token")
+
+
+def bearer(values: Mapping[str, str]) -> dict[str, str]:
+    """The header that lets a sender in who knows this environment; nothing where none is needed."""
+    token = values.get("WEBHOOK_TOKENS", "").partition(",")[0].strip()
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def shell_lines(values: Mapping[str, str]) -> str:

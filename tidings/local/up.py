@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.markup import escape
 
-from tidings.campaign import Campaigns
+from tidings.campaign import Campaigns, Webhook
 from tidings.local import services
 from tidings.local.config import Part, StackConfig
 from tidings.local.entrance import campaigns_of
@@ -69,7 +69,7 @@ def _welcome(stack: Stack, campaigns: Campaigns) -> str:
     at = stack.addresses
     lines = [f"\n[bold]Tidings is up[/bold] after {stack.timings['total']:.0f} s. Ctrl-C stops it.\n"]
     lines += [f"  {name:<10} {address}" for name, address in _places(at, stack.config)]
-    lines += ["", "Try:\n", escape(curl_line(at, campaigns)), ""]
+    lines += ["", "Try:\n", *(f"{escape(line)}\n" for line in curl_lines(at, campaigns, _token(stack)))]
     return "\n".join(lines)
 
 
@@ -80,11 +80,23 @@ def _places(at: Addresses, config: StackConfig) -> list[tuple[str, str]]:
     return [*places, ("logs", f"{config.data}/logs"), ("settings", f"{config.data}/stack.env")]
 
 
-def curl_line(at: Addresses, campaigns: Campaigns) -> str:
-    """A first signup to paste: the first webhook's first example, addressed to you."""
-    _, webhook = campaigns.webhooks[0]
+def _token(stack: Stack) -> str:
+    """The sandbox's own token is no secret; a real one stays where it is."""
+    sandboxed = Part.SANDBOX in stack.config.started
+    return stack.environment["WEBHOOK_TOKENS"] if sandboxed else "$WEBHOOK_TOKEN"
+
+
+def curl_lines(at: Addresses, campaigns: Campaigns, token: str) -> list[str]:
+    """Webhooks to paste, addressed to you: the first that is public, and the first that takes a token."""
+    webhooks = [webhook for _, webhook in campaigns.webhooks]
+    firsts = [next((w for w in webhooks if w.public is public), None) for public in (True, False)]
+    return [_curl_line(at, webhook, token) for webhook in firsts if webhook]
+
+
+def _curl_line(at: Addresses, webhook: Webhook, token: str) -> str:
     body = dict(next(iter(webhook.examples.values())))
     if "email" in body:
         body["email"] = YOU
     quoted = shlex.quote(json.dumps(body, ensure_ascii=False))
-    return f"curl -sS {at.web}/webhook/{webhook.path} -H 'Content-Type: application/json' -d {quoted}"
+    shown = "" if webhook.public else f' -H "Authorization: Bearer {token}"'
+    return f"curl -sS {at.web}/webhook/{webhook.path}{shown} -H 'Content-Type: application/json' -d {quoted}"
