@@ -175,6 +175,13 @@ def _moved(key: str, at: datetime | None) -> BookingFact:
     return BookingFact(key, BookingState.MOVED, at, ends={PRECALL: MOVED})
 
 
+def _only_if_known(data: Any, name: str, known: Mapping[str, Turn]) -> Any:
+    """A body without its payload, when it is of a kind that means nothing here: that may have any shape."""
+    if not isinstance(data, dict) or data.get(name) in list(known):
+        return data
+    return {**data, "payload": {}}
+
+
 def _https(link: Any) -> str | None:
     return link if isinstance(link, str) and link.startswith("https://") else None
 
@@ -231,8 +238,7 @@ class CalcomEvent(Call):
     @model_validator(mode="before")
     @classmethod
     def _read_what_is_known(cls, data: Any) -> Any:
-        known = isinstance(data, dict) and data.get("triggerEvent") in CALCOM_TURNS
-        return data if known or not isinstance(data, dict) else {**data, "payload": {}}
+        return _only_if_known(data, "triggerEvent", CALCOM_TURNS)
 
     @model_validator(mode="after")
     def _complete(self) -> CalcomEvent:
@@ -359,8 +365,7 @@ class CalendlyEvent(Call):
     @model_validator(mode="before")
     @classmethod
     def _read_what_is_known(cls, data: Any) -> Any:
-        known = isinstance(data, dict) and data.get("event") in CALENDLY_TURNS
-        return data if known or not isinstance(data, dict) else {**data, "payload": {}}
+        return _only_if_known(data, "event", CALENDLY_TURNS)
 
     @model_validator(mode="after")
     def _complete(self) -> CalendlyEvent:

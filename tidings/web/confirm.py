@@ -12,7 +12,7 @@ from tidings.web.pages import page
 from tidings.wiring import App, utc_now
 
 log = logging.getLogger("tidings.web")
-router = APIRouter(tags=["confirm"])
+router = APIRouter(tags=["confirm"], responses={404: {"description": "The link is not one of ours"}})
 
 BUTTON = '<form method="post"><button>Yes, send me these emails</button></form>'
 

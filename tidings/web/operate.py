@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import HTTPException
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from tidings.ledger import inbox, mails, people
 from tidings.operate import (
@@ -20,9 +20,17 @@ from tidings.operate import (
 )
 from tidings.replay import replay
 from tidings.web.auth import operator
+from tidings.web.values import Moment, Problem, Word
 from tidings.wiring import App, utc_now
 
-router = APIRouter(prefix="/api", tags=["operators"], dependencies=[Depends(operator)])
+#: Said of every route here.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    401: {"description": "No token of an operator"},
+    403: {"description": "ADMIN_TOKEN is not set"},
+    404: {"description": "Not known"},
+    422: {"model": Problem, "description": "A field is missing or wrong; the answer names it"},
+}
+router = APIRouter(prefix="/api", tags=["operators"], dependencies=[Depends(operator)], responses=RESPONSES)
 
 MESSAGE_FIELDS = (
     "id", "campaign", "sequence", "position", "template", "due_at", "state", "reason", "sent_at", "delivered_at",
@@ -47,8 +55,8 @@ class Replay(BaseModel):
 
     ids: list[UUID] = Field(default_factory=list, max_length=10_000)
     failed: bool = False
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     dry_run: bool = False
 
 
@@ -56,8 +64,8 @@ class Retry(BaseModel):
     """Which messages to send again; at least one of ids, email, template is needed."""
 
     ids: list[UUID] = Field(default_factory=list, max_length=10_000)
-    email: str | None = None
-    template: str | None = None
+    email: Word | None = None
+    template: Word | None = None
     may_be_sent_twice: bool = False
     dry_run: bool = False
 
@@ -65,31 +73,31 @@ class Retry(BaseModel):
 class Cancel(BaseModel):
     """What to cancel of a contact."""
 
-    sequence: str | None = None
-    reason: str = Field("cancelled by an operator", min_length=1, max_length=500)
+    sequence: Word | None = None
+    reason: Word = Field("cancelled by an operator", min_length=1, max_length=500)
     dry_run: bool = False
 
 
 class Lift(BaseModel):
     """Why mails may go again; of one series, or of everything."""
 
-    reason: str = Field(min_length=1, max_length=500)
-    sequence: str | None = None
+    reason: Word = Field(min_length=1, max_length=500)
+    sequence: Word | None = None
 
 
 class Suppress(Lift):
     """Why mails stop, and until when; without an end until that is lifted."""
 
-    until: AwareDatetime | None = None
+    until: Moment | None = None
 
 
 @router.get("/events", summary="Webhooks that came in, newest first")
 async def events(
     request: Request,
-    state: str | None = None,
-    source: str | None = None,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    state: Word | None = None,
+    source: Word | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> list[Event]:
     parts: App = request.app.state.parts
@@ -116,7 +124,7 @@ async def retry(request: Request, wanted: Retry) -> dict[str, list[UUID]]:
 
 
 @router.get("/contacts/{email}", summary="The whole story of one contact")
-async def story(request: Request, email: str) -> dict[str, Any]:
+async def story(request: Request, email: Word) -> dict[str, Any]:
     parts: App = request.app.state.parts
     async with parts.ledger.reading() as connection:
         person = await people.find_contact(connection, email)
@@ -152,7 +160,7 @@ async def story(request: Request, email: str) -> dict[str, Any]:
 
 
 @router.get("/contacts/{email}/consent", summary="The proof that a contact might be mailed")
-async def consent(request: Request, email: str) -> dict[str, Any]:
+async def consent(request: Request, email: Word) -> dict[str, Any]:
     parts: App = request.app.state.parts
     proof = await consent_proof(parts.ledger, email)
     if proof is None:
@@ -161,7 +169,7 @@ async def consent(request: Request, email: str) -> dict[str, Any]:
 
 
 @router.post("/contacts/{email}/suppress", summary="Stop mails to an address, known or not")
-async def suppress(request: Request, email: str, wanted: Suppress) -> dict[str, bool]:
+async def suppress(request: Request, email: Word, wanted: Suppress) -> dict[str, bool]:
     if "@" not in email:
         raise HTTPException(422, f"{email} is no address")
     parts: App = request.app.state.parts
@@ -169,7 +177,7 @@ async def suppress(request: Request, email: str, wanted: Suppress) -> dict[str, 
 
 
 @router.post("/contacts/{email}/lift", summary="Let mails go to a contact again")
-async def lift(request: Request, email: str, wanted: Lift) -> dict[str, int]:
+async def lift(request: Request, email: Word, wanted: Lift) -> dict[str, int]:
     parts: App = request.app.state.parts
     lifted = await lift_suppression(parts.ledger, email, **wanted.model_dump(), now=utc_now())
     if lifted is None:
@@ -178,7 +186,7 @@ async def lift(request: Request, email: str, wanted: Lift) -> dict[str, int]:
 
 
 @router.post("/contacts/{email}/cancel", summary="Cancel what a contact has still to get")
-async def cancel(request: Request, email: str, wanted: Cancel) -> dict[str, list[UUID]]:
+async def cancel(request: Request, email: Word, wanted: Cancel) -> dict[str, list[UUID]]:
     parts: App = request.app.state.parts
     found = await cancel_messages(parts.ledger, email, **wanted.model_dump(), now=utc_now())
     if found is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.exceptions import HTTPException
@@ -19,7 +20,16 @@ router = APIRouter(tags=["resend"])
 LIMIT = 256 * 1024
 
 
-@router.post("/webhook/resend", summary="Resend reports what became of a mail")
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The body is not an event of Resend's"},
+    401: {"description": "The signature does not fit, or is too old"},
+    413: {"description": "The body is too large"},
+    415: {"description": "The body is not declared as application/json"},
+    503: {"description": "RESEND_WEBHOOK_SECRET is not set, or the ledger cannot be written right now"},
+}
+
+
+@router.post("/webhook/resend", summary="Resend reports what became of a mail", responses=RESPONSES)
 async def receive(request: Request) -> dict[str, bool | str]:
     """Signed by Resend (Svix); a repeat changes nothing; types that mean nothing here are fine."""
     parts: App = request.app.state.parts

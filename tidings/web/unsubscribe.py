@@ -14,7 +14,7 @@ from tidings.web.pages import page
 from tidings.wiring import App, utc_now
 
 log = logging.getLogger("tidings.web")
-router = APIRouter(tags=["unsubscribe"])
+router = APIRouter(tags=["unsubscribe"], responses={404: {"description": "The link is not one of ours"}})
 
 BUTTONS = """
 <form method="post"><button name="scope" value="all">Stop all emails</button>

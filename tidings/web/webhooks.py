@@ -21,6 +21,7 @@ from tidings.ledger import inbox
 from tidings.model import Arrival, Receipt, Scheme
 from tidings.web.direct import Direct, Endpoint
 from tidings.web.form import NO_VISIT, Form
+from tidings.web.values import Problem
 from tidings.web.verify import Delivery, Verified
 from tidings.wiring import App, utc_now
 
@@ -42,12 +43,6 @@ class Accepted(BaseModel):
     flow_run_id: str | None = Field(description="The run in Prefect; null when there is none (yet)")
     contact_created: bool
     duplicate: bool | None = Field(None, description="true for a repeat of an event that is known already")
-
-
-class Problem(BaseModel):
-    """Why a webhook was not accepted."""
-
-    detail: str | list[dict[str, Any]]
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -207,12 +202,24 @@ def parse(webhook: Webhook, raw: bytes, scheme: Scheme | None) -> Payload:
             422,
             [{"loc": ["body"], "field": "", "type": "nul", "msg": "Text must not contain the NUL character"}],
         )
+    model = _model(webhook, raw, scheme)
     try:
-        model = webhook.model_of(_loads(raw), scheme) if webhook.natives else webhook.payload
         return model.model_validate_json(raw)
     except ValidationError as error:
         _loads(raw)  # read a second time only when something is wrong: is it the fields, or is it no JSON at all?
         raise HTTPException(422, explain(error)) from error
+
+
+def _model(webhook: Webhook, raw: bytes, scheme: Scheme | None) -> type[Payload]:
+    """Whose body this is. What a service has signed must look like that service's: stored, it is known by its looks."""
+    if not webhook.natives:
+        return webhook.payload
+    given = _loads(raw)
+    model = webhook.model_of(given, scheme)
+    if model is not webhook.model_of(given):
+        what = f"This is not a body of {scheme}, which signed it"
+        raise HTTPException(422, [{"loc": ["body"], "field": "", "type": "service", "msg": what}])
+    return model
 
 
 def _loads(raw: bytes) -> Any:
