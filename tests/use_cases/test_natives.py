@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from tidings.adapters.calcom import Calcom
 from tidings.campaign import load_campaigns
 from tidings.enrol import Enrolled, enrol, schedule
 from tidings.errors import RetryLater
-from tidings.ledger import Ledger, facts, inbox
+from tidings.ledger import Ledger, facts, inbox, mails
 from tidings.model import CALLED_OFF, TAKEN_BACK, Template
 from tidings.settings import ROOT
 
@@ -163,6 +164,11 @@ CALCOM_ASKED_TO_MOVE = [
     calcom("BOOKING_CANCELLED", 3, "one", requestReschedule=True),
     calcom("BOOKING_RESCHEDULED", 5, "two", start=LATER, rescheduleUid="one"),
 ]
+CALCOM_ASKED_TO_MOVE_IN_PLACE = [
+    calcom("BOOKING_CREATED"),
+    calcom("BOOKING_CANCELLED", 3, requestReschedule=True),
+    calcom("BOOKING_RESCHEDULED", 5, start=LATER, rescheduleUid="one"),
+]
 MOVED_TWICE = [
     calendly("invitee.created", 0, "zero"),
     calendly("invitee.created", 3, "one", old_invitee=invitee("zero")),
@@ -174,6 +180,7 @@ MOVES = {
     "calcom": ("calcom-booking", CALCOM_MOVE),
     "calcom in place": ("calcom-booking", CALCOM_MOVED_IN_PLACE),
     "calcom asked to move": ("calcom-booking", CALCOM_ASKED_TO_MOVE),
+    "calcom asked to move in place": ("calcom-booking", CALCOM_ASKED_TO_MOVE_IN_PLACE),
     "moved twice": ("calendly-noshow", MOVED_TWICE),
 }
 OFF = {
@@ -227,6 +234,26 @@ async def test_a_call_that_is_cancelled__has_no_mails_in_any_order(inn: Inn, whi
 
         assert await inn.waiting() == {}, [b.get("event") or b["triggerEvent"] for b in order]
         assert await inn.reasons() <= {CALLED_OFF}
+
+
+async def test_a_cancellation_in_the_very_moment_of_enrolling__finds_the_mails(
+    inn: Inn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await inn.take("calcom-booking", calcom("BOOKING_CREATED"))
+    cancelling: list[asyncio.Task[Any]] = []
+    store = mails.enrol
+
+    async def slowly(*given: Any) -> Any:
+        cancelling.append(asyncio.create_task(inn.take("calcom-booking", calcom("BOOKING_CANCELLED", 5))))
+        await asyncio.sleep(0.3)
+        return await store(*given)
+
+    monkeypatch.setattr(mails, "enrol", slowly)
+    await inn.handle(ids)
+    await asyncio.gather(*cancelling)
+
+    assert await inn.waiting() == {}
+    assert await inn.reasons() == {CALLED_OFF}
 
 
 async def test_a_moved_call__keeps_what_was_sent_and_gives_the_rest_a_new_run(inn: Inn) -> None:
