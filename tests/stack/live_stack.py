@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+import signing
 from live_notion import NotionDesk
 from live_parts import Json, Live
 from live_sequences import Posted, post_all, post_bare
@@ -35,7 +36,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Liv
         testing_minute=MINUTE,
         sandbox_options={"notion-rate": "0"},
         # the sandbox has no limit, so the mirror needs none; its pace is tested with the adapter
-        env={"NOTION_REQUESTS_PER_SECOND": "1000"},
+        env={"NOTION_REQUESTS_PER_SECOND": "1000", **signing.environment()},
     )
     async with Stack(config) as stack, Live.of(stack) as live:
         yield live
