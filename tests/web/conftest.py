@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import httpx
 import pytest
+import resend as sdk
 import signing
 from asgi_lifespan import LifespanManager
 from fakes import FakeRuns
@@ -79,6 +80,13 @@ async def application(web_environment: dict[str, str], web_ledger: Ledger) -> As
     with temporary_settings({PREFECT_API_URL: PREFECT}):
         async with LifespanManager(app, startup_timeout=30, shutdown_timeout=30):
             yield app
+
+
+@pytest.fixture(autouse=True)
+def resend_of_the_application(application: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK keeps its settings in its module: a test that opens a second application leaves the first one its own."""
+    for name in ("api_key", "api_url", "default_async_http_client"):
+        monkeypatch.setattr(sdk, name, getattr(sdk, name))
 
 
 @pytest.fixture
