@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from prefect import Flow, flow
+from prefect import Flow, flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
@@ -15,10 +15,15 @@ from tasks.send import send_all
 from tidings.adapters.blocks import settings_of_this_process
 from tidings.campaign import Campaign, load_campaigns
 from tidings.deliver import PATIENCE, Selection
-from tidings.errors import RetryLater
+from tidings.errors import RetryLater, ServiceError
+from tidings.ledger import mails
 from tidings.ledger.liveness import alive
+from tidings.model import Slot
 from tidings.schedule import aware
 from tidings.wiring import App, open_app, utc_now
+
+#: From so many mails on, the run of a template and minute is joined by a second one.
+WAVE = 1000
 
 
 def __getattr__(attribute: str) -> Flow[..., Any]:
@@ -48,6 +53,8 @@ def sender(campaign: Campaign) -> Flow[..., Any]:
 
 async def _send(app: App, campaign: str, template: str | None, due: datetime) -> State[Any] | None:
     selection = Selection(campaign=campaign, template=template, until=due)
+    if template is not None:
+        await _share(app, campaign, template, due)
     try:
         sent = await send_all(app, selection, run_id())
     except RetryLater as error:
@@ -57,6 +64,19 @@ async def _send(app: App, campaign: str, template: str | None, due: datetime) ->
     await report(f"sent-{(template or campaign).replace('_', '-').lower()}", f"{sent.sent} sent", sent)
     raise_failures(sent)
     return None
+
+
+async def _share(app: App, campaign: str, template: str, due: datetime) -> None:
+    """A second run for a wave, so that two workers send it. Whoever asks gets the same run, also that run itself."""
+    async with app.ledger.reading() as connection:
+        count = await mails.count_due(connection, campaign=campaign, template=template, slot_until=due)
+    if count >= WAVE:
+        sequence = app.campaigns[campaign].sequence_of_template(template).name
+        slot = Slot(campaign, sequence, template, due)
+        try:
+            await app.runs.start_send(slot, at=utc_now(), key=f"send:{template}:{due.isoformat()}:shared")
+        except ServiceError as error:  # a help, no need: this run sends all of it, only later
+            get_run_logger().warning("this wave is sent by one run alone: %s", error)
 
 
 async def _defer(app: App, campaign: str, error: RetryLater) -> State[Any]:

@@ -63,6 +63,11 @@ class Sent:
     skipped: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def count(self) -> int:
+        """Mails that were dealt with, one way or another."""
+        return self.sent + sum(self.skipped.values()) + sum(self.failed.values())
+
     def add(self, other: Sent) -> None:
         self.sent += other.sent
         for mine, theirs in ((self.skipped, other.skipped), (self.failed, other.failed)):

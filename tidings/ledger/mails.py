@@ -375,6 +375,17 @@ async def claim_due(
     return Claim(claim_id, await _claimed(connection, claim_id), None)
 
 
+async def count_due(connection: AsyncConnection, *, campaign: str, template: str, slot_until: datetime) -> int:
+    """How many mails of a template are due by then and held by nobody."""
+    rows = await connection.execute(
+        select(func.count())
+        .select_from(message)
+        .where(message.c.campaign == campaign, message.c.template == template)
+        .where(message.c.state == MessageState.SCHEDULED, message.c.slot_at <= slot_until)
+    )
+    return int(rows.scalar_one())
+
+
 async def _claimed(
     connection: AsyncConnection, claim_id: UUID, *, handed_over: bool = False
 ) -> tuple[ClaimedMessage, ...]:
