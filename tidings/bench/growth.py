@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.bench.figures import Figure, percentile
@@ -95,16 +96,20 @@ async def measure(site: Site, size: Size) -> list[Figure]:
 
 
 async def _fill(site: Site, have: int, want: int) -> int:
-    now = datetime.now(UTC)
     async with site.ledger(DATABASE) as connection:
-        for start in range(have, want, 10_000):
-            end = min(start + 10_000, want) - 1
-            await connection.execute(_FILL, start, end, now - timedelta(days=30), MAILS, timeout=600)
-        waiting = await connection.fetchval("SELECT count(*) FROM message WHERE state = 'scheduled'")
-        if waiting < WAITING:
-            await connection.execute(_WAIT, now.replace(second=0, microsecond=0), WAITING - waiting)
-        await connection.execute("VACUUM ANALYZE", timeout=600)
+        await fill(connection, have, want, datetime.now(UTC))
     return want
+
+
+async def fill(connection: asyncpg.Connection[Any], have: int, want: int, now: datetime) -> None:
+    """Contacts number `have` to `want`, each with a sequence that is over; WAITING mails of all of them still wait."""
+    for start in range(have, want, 10_000):
+        end = min(start + 10_000, want) - 1
+        await connection.execute(_FILL, start, end, now - timedelta(days=30), MAILS, timeout=600)
+    waiting = await connection.fetchval("SELECT count(*) FROM message WHERE state = 'scheduled'")
+    if waiting < WAITING:
+        await connection.execute(_WAIT, now.replace(second=0, microsecond=0), WAITING - waiting)
+    await connection.execute("VACUUM ANALYZE", timeout=600)
 
 
 async def _time(ledger: Ledger, query: Query, contacts: int) -> float:

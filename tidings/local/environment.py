@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from tidings.local import postgres
 from tidings.local.config import HOST, Part, StackConfig
@@ -16,6 +17,9 @@ from tidings.settings import ROOT, SAMPLE, Settings
 MARK = "TIDINGS_STACK"
 LOCAL_ADDRESSES = "127.0.0.1,localhost"
 WORK_POOL = "tidings"
+#: For how long Prefect keeps runs that have ended, here as in the deployment files, and how often it looks for older.
+RUNS_KEPT = timedelta(days=30)
+CLEANING_SECONDS = 30.0
 #: Shown in the footer of the sandbox's mails; unmistakably not a real place.
 SAMPLE_POSTAL_ADDRESS = f"Sample Street 1, 00000 Sampletown ({SAMPLE})"
 
@@ -75,6 +79,10 @@ def prefect_server(addresses: Addresses, folder: DataFolder) -> dict[str, str]:
         "PREFECT_SERVER_API_PORT": str(addresses.config.prefect_port),
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        # Prefect's own cleaning of runs, logs and artifacts; the ledger keeps every mail.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(int(RUNS_KEPT.total_seconds())),
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": f"{CLEANING_SECONDS:g}",
         "PREFECT__SERVER_FINAL": "1",  # what `prefect server start` says to create_app
     }
 
