@@ -55,7 +55,7 @@ _WAIT = """
 UPDATE message SET state = 'scheduled', provider_id = NULL, sent_at = NULL, flow_run_id = gen_random_uuid(),
        due_at = $1::timestamptz + (n / 50) * interval '1 minute',
        slot_at = $1::timestamptz + (n / 50) * interval '1 minute'
-FROM (SELECT id AS wanted, row_number() OVER () AS n FROM (SELECT id FROM message LIMIT $2::int) AS some) AS chosen
+FROM (SELECT id AS wanted, row_number() OVER () AS n FROM (SELECT id FROM message LIMIT $2::int) AS few) AS chosen
 WHERE id = wanted
 """
 
