@@ -83,6 +83,7 @@ event = Table(
         "dispatch_id",
         postgresql_where=text("state IN ('accepted', 'dispatched')"),
     ),
+    Index("ix_event_received_at", "received_at"),
     Index("ix_event_state_received_at", "state", "received_at"),
     Index("ix_event_contact_id", "contact_id"),
 )
