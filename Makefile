@@ -34,7 +34,7 @@ up: $(LOCKED) ## everything, kept running until Ctrl-C
 	@$(BIN)/python -m tidings.local up $(ARGS)
 
 test: $(LOCKED_DEV) ## every test that needs no account anywhere
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
 chaos: $(LOCKED) ## 20 rounds of kills and faults under load; exit 0 when no mail was lost and none doubled
 	@$(BIN)/python -m tidings.chaos $(ARGS)

@@ -24,6 +24,18 @@ from tidings.local.config import Part, StackConfig
 from tidings.local.stack import Stack
 from tidings.settings import asyncpg_url
 
+#: Tests that share a running stack, or start stacks of their own, stay together when tests run in several processes.
+TOGETHER = {"stack": "stack", "browser": "stack", "chaos": "chaos", "local": "local", "deploy": "deploy"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        group = TOGETHER.get(item.path.relative_to(Path(__file__).parent).parts[0])
+        if item.path.name == "test_python_versions.py":
+            group = "versions"
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
