@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Protocol
 from uuid import uuid4
 
-from tidings.bench.site import Site, person
+from tidings.bench.site import person
 from tidings.campaign import load_campaigns
 from tidings.ledger import Ledger, inbox, mails
+from tidings.local.stack import Stack
 from tidings.model import Arrival, ContactFacts, EventState, MessageState, Plan, PlannedMessage
 from tidings.settings import ROOT
 
@@ -16,7 +18,15 @@ SOURCE = "christmas-signup"
 HANDLER = "christmas-signup-handler"
 
 
-async def seed(site: Site, count: int, template: str, due: list[datetime]) -> None:
+class Place(Protocol):
+    """Where to seed: a running stack, and somebody who hears of the progress."""
+
+    @property
+    def stack(self) -> Stack: ...
+    def say(self, text: str, /) -> None: ...
+
+
+async def seed(site: Place, count: int, template: str, due: list[datetime]) -> None:
     """One mail each for this many new contacts; `due` is gone through in turn."""
     campaign = load_campaigns([ROOT / "campaigns"])["christmas"]
     sequence = campaign.sequence_of_template(template)
