@@ -152,6 +152,12 @@ class Histories(RuleBasedStateMachine):
     def books(self, who: int, hours: float) -> None:
         self._take(who, "call", key=f"b{who}-{len(self.events)}", in_hours=hours)
 
+    @rule(who=PEOPLE, hours=st.sampled_from([0.5, 12]))
+    def is_missed_and_books_again(self, who: int, hours: float) -> None:
+        self.misses_or_hesitates(who, "missed", len(self.events))
+        self.handlers_run()
+        self.books(who, hours)
+
     @precondition(lambda self: any(p.bookings for p in self.people))
     @rule(data=st.data())
     def calls_off(self, data: st.DataObject) -> None:
