@@ -15,7 +15,7 @@ from sqlalchemy import text
 from worlds import IDENTITY, LINKS
 
 from tidings.accept import arrival
-from tidings.campaign import Campaign, Campaigns, Exit, Payload, Sequence, Step, Webhook
+from tidings.campaign import ALWAYS, Campaign, Campaigns, Exit, Payload, Sequence, Step, Webhook
 from tidings.confirm import confirm
 from tidings.deliver import Delivery, Selection, Sent, send_next
 from tidings.enrol import Enrolled, enrol
@@ -121,7 +121,7 @@ TOWN = Campaign(
     name="town",
     title="Town",
     sequences=(
-        Sequence("club", "Club", _steps("club", 0, 24), priority=5, confirmation="club_ask"),
+        Sequence("club", "Club", _steps("club", 0, 24), priority=5, confirmation="club_ask", again_after=ALWAYS),
         Sequence(
             "lure", "Lure", _steps("lure", 0, 24, 72), priority=10, again_after=timedelta(days=30),
             exits=(Exit(Turn.BOOKED, BOOKED, ever=True), _PAID),

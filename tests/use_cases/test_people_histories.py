@@ -59,9 +59,15 @@ class Happened:
     """A webhook as the model has it."""
 
     path: str
+    email: str
     at: timedelta
     key: str
     sender_id: str
+
+    @property
+    def business(self) -> str:
+        """The key that its enrolment has."""
+        return self.email if self.key == self.email else f"{self.email}|{self.key}"
 
 
 @dataclass
@@ -127,7 +133,7 @@ class Histories(RuleBasedStateMachine):
         person, sender_id = self.people[who], f"evt-{len(self.events)}-{self.tick}"
         at = self._now()
         event = self._do(self.town.take(path, person.email, event=sender_id, key=key, **body))
-        self.events[event] = Happened(path, at, key or person.email, sender_id)
+        self.events[event] = Happened(path, person.email, at, key or person.email, sender_id)
         if body.get("consent") is not False and path != "off":
             self.unhandled.append(event)
         if path in ("club", "lure"):
@@ -175,10 +181,8 @@ class Histories(RuleBasedStateMachine):
     def a_sender_repeats(self, data: st.DataObject) -> None:
         event = data.draw(st.sampled_from(list(self.events)))
         known = self.events[event]
-        (row,) = self._do(self.town.rows("SELECT c.email FROM event e JOIN contact c ON c.id = e.contact_id "
-                                         "WHERE e.id = :id", id=event))  # fmt: skip
         body = {"in_hours": 5} if known.path == "call" else {}
-        assert self._do(self.town.take(known.path, row.email, event=known.sender_id, key=known.key, **body)) == event
+        assert self._do(self.town.take(known.path, known.email, event=known.sender_id, key=known.key, **body)) == event
 
     @precondition(lambda self: self.events)
     @rule(data=st.data())
@@ -193,8 +197,11 @@ class Histories(RuleBasedStateMachine):
     def handlers_run(self) -> None:
         waiting, self.unhandled = self.unhandled, []
         for event in waiting:
+            happened = self.events[event]
+            running = self._running(happened)
             done = self._do(self.town.handle(event))
             assert not done.failed
+            assert not (done.new and running), f"{happened.path} was entered again while it runs"
         rows = self._do(self.town.rows("SELECT v.id, v.state, v.reason, e.id AS enrolment FROM event v "
                                        "LEFT JOIN enrolment e ON e.event_id = v.id WHERE v.id = ANY(:ids)",
                                        ids=waiting))  # fmt: skip
@@ -202,6 +209,14 @@ class Histories(RuleBasedStateMachine):
             assert row.state == "handled", f"{row.state}: {row.reason}"
             assert row.enrolment is not None or row.reason, "an event started nothing, and nothing says why"
         self._check_rounds()
+
+    def _running(self, happened: Happened) -> bool:
+        """Whether mails of this sequence and business key still wait."""
+        return bool(self._do(self.town.rows(
+            "SELECT 1 FROM message m JOIN enrolment e ON e.id = m.enrolment_id WHERE e.sequence = :sequence "
+            "AND m.state IN ('held', 'scheduled', 'sending') AND (e.key = :key OR e.key LIKE :key || '#%')",
+            sequence=happened.path, key=happened.business,
+        )))  # fmt: skip
 
     @rule(step=st.sampled_from([HOUR, 6 * HOUR, DAY, DAY, 3 * DAY, 40 * DAY, 190 * DAY]))
     def time_passes(self, step: timedelta) -> None:
@@ -232,7 +247,16 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.town.sender.mails)
     @rule(data=st.data(), kind=st.sampled_from(REPORTS), times=st.integers(1, 2))
     def resend_reports(self, data: st.DataObject, kind: str, times: int) -> None:
+        self._report(data.draw(st.sampled_from(self.town.sender.mails)), kind, times)
+
+    @precondition(lambda self: self.town.sender.mails)
+    @rule(data=st.data())
+    def a_mailbox_stays_full(self, data: st.DataObject) -> None:
         mail = data.draw(st.sampled_from(self.town.sender.mails))
+        for _ in range(3):
+            self._report(mail, "soft", 1)
+
+    def _report(self, mail: FakeMail, kind: str, times: int) -> None:
         at = self._now()
         for _ in range(times):
             self._do(self.town.report(mail, "bounced" if kind == "soft" else kind, svix_id=f"msg-{self.tick}",
