@@ -443,3 +443,12 @@ def test_a_name_with_a_link_in_it__is_refused_from_the_public_form(field: str, n
 @pytest.mark.parametrize("name", ["St.John", "J.R. O'Neil-Smith", "Zoë", "", "Dr. 李"])
 def test_any_name__is_a_name(name: str) -> None:
     assert variables(parse("christmas-signup", first_name=name)).get("first_name") == (name or None)
+
+
+def test_f18_what_stripe_and_docusign_say__rests_on_a_purchase() -> None:
+    natives = CHRISTMAS.webhook("onboarding-start").natives
+
+    read = [native.payload.model_validate(body) for native in natives for body in native.examples.values()]
+
+    assert {payload.basis() for payload in read} == {"purchase"}
+    assert {payload.consented_at(AT) for payload in read} == {AT}
