@@ -85,14 +85,18 @@ async def follow_bookings(
         return list(plans), {}
     standing = await facts.bookings(connection, about, lock=True)
     left: list[Plan] = []
+    moves: dict[UUID, Plan] = {}
     settled: dict[UUID, str] = {}
     for plan in plans:
         booking = standing.get(plan.booking or "")
-        reason = _over(plan, booking) or await _moved(connection, plan, booking, now)
-        if reason:
+        if reason := _over(plan, booking):
             settled[plan.event_id] = reason
+        elif (running := await _to_move(connection, plan, booking)) is not None:
+            moves[running] = plan
+            settled[plan.event_id] = f"the mails moved to {plan.anchor:%Y-%m-%d %H:%M} UTC"
         else:
             left.append(plan)
+    await mails.move(connection, moves, now)
     return left, settled
 
 
@@ -104,12 +108,12 @@ def _over(plan: Plan, booking: Booking | None) -> str | None:
     return OVER.get(booking.state)
 
 
-async def _moved(connection: AsyncConnection, plan: Plan, booking: Booking | None, now: datetime) -> str | None:
-    """Move the enrolment that runs for this booking, or for the one before it, to the new time."""
+async def _to_move(connection: AsyncConnection, plan: Plan, booking: Booking | None) -> UUID | None:
+    """The enrolment that runs for this booking, or for the one before it, at another time; None: there is none."""
     if booking is None or booking.state is not BookingState.BOOKED:
         return None
     running = await mails.enrolment_about(connection, plan)
     if running is None or (running.booking == plan.booking and running.anchor == plan.anchor):
         return None
-    await mails.move(connection, running.id, plan, now)
-    return f"the mails moved to {plan.anchor:%Y-%m-%d %H:%M} UTC"
+    enrolment_id: UUID = running.id
+    return enrolment_id

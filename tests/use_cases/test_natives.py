@@ -198,22 +198,21 @@ async def clear(inn: Inn) -> None:
             await connection.execute(text(f"DELETE FROM {table}"))
 
 
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("handled", ["as they come", "last first", "together"])
 @pytest.mark.parametrize("which", list(MOVES))
 async def test_a_call_that_is_moved__has_its_mails_at_the_new_time_in_every_order(
-    inn: Inn, which: str, late: bool
+    inn: Inn, which: str, handled: str
 ) -> None:
     path, history = MOVES[which]
     for order in permutations(history):
         await clear(inn)
         for n, body in enumerate(order):
             ids = await inn.take(path, body, at=NOW + timedelta(seconds=n))
-            if not late:
+            if handled == "as they come":
                 await inn.handle(ids)
-        if late:
-            rows = await inn.rows("SELECT id FROM event WHERE state = 'accepted' ORDER BY received_at DESC")
-            for row in rows:
-                await inn.handle([row.id])
+        waiting = [r.id for r in await inn.rows("SELECT id FROM event WHERE state = 'accepted' ORDER BY received_at")]
+        for ids in [waiting] if handled == "together" else [[one] for one in reversed(waiting)]:
+            await inn.handle(ids)
 
         assert await inn.waiting() == prep(LATER), [b.get("event") or b["triggerEvent"] for b in order]
 

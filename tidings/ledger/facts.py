@@ -62,9 +62,11 @@ async def record(connection: AsyncConnection, said: Sequence[tuple[Arrival, UUID
     if milestones:
         rows = sorted((_milestone_row(f, a, c) for f, a, c in milestones), key=lambda row: str(row["key"]))
         await connection.execute(_MILESTONE, rows)
-    for fact, arrival, _ in sorted(bookings, key=lambda one: one[0].key):
-        for sequence, reason in fact.ends.items():
-            await _end(connection, fact, arrival, sequence, reason)
+    ending = [(f, a, *end) for f, a, _ in sorted(bookings, key=lambda one: one[0].key) for end in f.ends.items()]
+    # All messages before any enrolment, as everybody locks them.
+    touched = [await _end(connection, *one) for one in ending]
+    if ending:
+        await touch_enrolments(connection, set().union(*touched), max(a.received_at for _, a, *_ in ending))
 
 
 def _booking_row(fact: BookingFact, arrival: Arrival, contact_id: UUID) -> dict[str, Any]:
@@ -90,8 +92,10 @@ def _milestone_row(fact: MilestoneFact, arrival: Arrival, contact_id: UUID) -> d
     }
 
 
-async def _end(connection: AsyncConnection, fact: BookingFact, arrival: Arrival, sequence: str, reason: str) -> None:
-    """Cancel what still waits about this booking, unless something later was said of it."""
+async def _end(
+    connection: AsyncConnection, fact: BookingFact, arrival: Arrival, sequence: str, reason: str
+) -> set[UUID]:
+    """Cancel what still waits about this booking, unless something later was said of it; returns whose mails."""
     still_so = select(booking.c.key).where(booking.c.key == fact.key, booking.c.state == fact.state).exists()
     theirs = select(enrolment.c.id).where(
         enrolment.c.campaign == arrival.campaign, enrolment.c.sequence == sequence, enrolment.c.booking == fact.key
@@ -102,7 +106,7 @@ async def _end(connection: AsyncConnection, fact: BookingFact, arrival: Arrival,
         .values(state=MessageState.CANCELLED, reason=reason, updated_at=func.now())
         .returning(message.c.enrolment_id)
     )
-    await touch_enrolments(connection, set(rows.scalars().all()), arrival.received_at)
+    return set(rows.scalars().all())
 
 
 async def bookings(connection: AsyncConnection, keys: Sequence[str], *, lock: bool = False) -> dict[str, Booking]:

@@ -182,11 +182,19 @@ async def enrolment_about(connection: AsyncConnection, plan: Plan) -> Any:
     return rows.one_or_none()
 
 
-async def move(connection: AsyncConnection, enrolment_id: UUID, plan: Plan, now: datetime) -> None:
-    """Give an enrolment another plan: what has not been sent gets its new time, and a new run.
+async def move(connection: AsyncConnection, moves: Mapping[UUID, Plan], now: datetime) -> None:
+    """Give enrolments another plan: what has not been sent gets its new time, and a new run.
 
     Mails that were stopped for another reason than the old time stay stopped.
     """
+    ordered = sorted(moves.items())
+    for enrolment_id, plan in ordered:
+        await _move_messages(connection, enrolment_id, plan, now)
+    for enrolment_id, plan in ordered:
+        await _move_enrolment(connection, enrolment_id, plan, now)
+
+
+async def _move_messages(connection: AsyncConnection, enrolment_id: UUID, plan: Plan, now: datetime) -> None:
     waiting = or_(
         message.c.state == MessageState.SCHEDULED,
         message.c.state.in_([MessageState.CANCELLED, MessageState.SKIPPED]) & message.c.reason.in_(MOVABLE),
@@ -206,6 +214,9 @@ async def move(connection: AsyncConnection, enrolment_id: UUID, plan: Plan, now:
                 updated_at=now,
             )
         )
+
+
+async def _move_enrolment(connection: AsyncConnection, enrolment_id: UUID, plan: Plan, now: datetime) -> None:
     await connection.execute(
         update(enrolment)
         .where(enrolment.c.id == enrolment_id)
