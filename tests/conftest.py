@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -26,6 +29,13 @@ from tidings.settings import asyncpg_url
 
 #: Tests that share a running stack, or start stacks of their own, stay together when tests run in several processes.
 TOGETHER = {"stack": "stack", "browser": "stack", "chaos": "chaos", "local": "local", "deploy": "deploy"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder of this run's own: every run closes the common one to others, also to PostgreSQL, which is no root."""
+    if not hasattr(config, "workerinput") and "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+        own = os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.mkdtemp(prefix="tidings-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(own, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -116,8 +116,12 @@ def deploy() -> None:
 @app.command()
 def worker() -> None:
     """Run the warm worker until Ctrl-C or SIGTERM."""
+    from tidings.forking import start_fork_server
+    from tidings.worker import PRELOAD, serve
+
+    start_fork_server(PRELOAD)
+
     from tidings.adapters.blocks import settings_of_this_process
-    from tidings.worker import serve
 
     serve(settings_of_this_process())
 

@@ -61,7 +61,7 @@ class WarmProcessWorker(ProcessWorker):
         self._processes: dict[str, BaseProcess] = {}
         self._entrypoints: dict[UUID, str] = {}
         self._fork: ForkServerContext = multiprocessing.get_context("forkserver")
-        self._fork.set_forkserver_preload(PRELOAD)
+        self._fork.set_forkserver_preload(PRELOAD)  # for a fork server that is started anew
 
     @classmethod
     def __dispatch_key__(cls) -> str:
