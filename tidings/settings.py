@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ".env"
 #: A website as a browser names it in `Origin`; a slash at the end is forgiven.
 ORIGIN = re.compile(r"^https?://[^\s/*?#@]+/?$")
+#: Where the sandbox listens, and nothing that delivers mail.
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 REAL_RESEND = "https://api.resend.com"
 #: In the footer of the sandbox's mails; never of a real one's.
 SAMPLE = "sample address of the sandbox"
@@ -279,8 +281,8 @@ class Settings(BaseSettings):
 
     @property
     def real(self) -> bool:
-        """Whether mails leave through Resend itself, to real people."""
-        return urlsplit(self.resend_api_url).hostname == urlsplit(REAL_RESEND).hostname
+        """Whether mails may reach real people: through Resend, or whatever stands before it. The sandbox is local."""
+        return (urlsplit(self.resend_api_url).hostname or "") not in LOOPBACK
 
     @property
     def origins(self) -> list[str]:

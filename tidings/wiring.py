@@ -12,7 +12,7 @@ from email.utils import parseaddr
 from tidings.adapters.calcom import Calcom
 from tidings.adapters.notion import Notion
 from tidings.adapters.pace import Pace
-from tidings.adapters.prefect import PrefectRuns, open_client
+from tidings.adapters.prefect import RUNS_PATIENCE_SECONDS, PrefectRuns, open_client
 from tidings.adapters.resend import Resend
 from tidings.campaign import Campaigns, load_campaigns
 from tidings.deliver import Delivery, Identity
@@ -94,7 +94,9 @@ class App:
 
 
 @asynccontextmanager
-async def open_app(settings: Settings, *, campaigns: Campaigns | None = None) -> AsyncIterator[App]:
+async def open_app(
+    settings: Settings, *, campaigns: Campaigns | None = None, prefect_patience: float = RUNS_PATIENCE_SECONDS
+) -> AsyncIterator[App]:
     """Everything a process needs, closed again at the end. From here on its secrets are in no log and no error."""
     hide(settings.secrets)
     redact_all_logs()
@@ -115,7 +117,8 @@ async def open_app(settings: Settings, *, campaigns: Campaigns | None = None) ->
     calendar = Calcom(cal_key.get_secret_value(), settings.calcom_api_url) if cal_key else None
     mirror = Mirror(ledger, notion, mirrored(settings, campaigns))
     async with open_client() as client:
-        runs = PrefectRuns(client, {c.name: c.send_deployment for c in campaigns.values()})
+        deployments = {c.name: c.send_deployment for c in campaigns.values()}
+        runs = PrefectRuns(client, deployments, patience=prefect_patience)
         turns = Pace(client, Memory(ledger))
         who = identity(settings)
         delivery = Delivery(ledger, campaigns, copy, resend, links, who, lease=settings.lease_seconds, turns=turns)

@@ -32,6 +32,8 @@ from tidings.model import Slot, UnderWay
 SERVICE = "Prefect"
 #: A webhook waits no longer than this for Prefect; then it is answered 202 and dispatched later.
 PATIENCE_SECONDS = 5.0
+#: A run of Prefect's own waits longer before it gives up and goes red: nobody stands at the door.
+RUNS_PATIENCE_SECONDS = 60.0
 #: What a kept connection says when Prefect has ended since: on a new one it may well answer.
 STALE = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 MIRROR_DEPLOYMENT = "tidings-notion-mirror"
@@ -44,8 +46,12 @@ UNDER_WAY = frozenset({StateType.PENDING, StateType.RUNNING, StateType.CANCELLIN
 class PrefectRuns:
     """The engine as the use cases see it. Keeps one client, so one TLS context and one connection pool."""
 
-    def __init__(self, client: PrefectClient, campaign_deployments: dict[str, str]) -> None:
+    def __init__(
+        self, client: PrefectClient, campaign_deployments: dict[str, str], *, patience: float = PATIENCE_SECONDS
+    ) -> None:
+        """`patience` is how many seconds the creation of a run may take."""
         self.client = client
+        self._patience = patience
         self._send_deployments = campaign_deployments
 
     async def start_handler(self, deployment: str, event_ids: Sequence[UUID], dispatch_id: UUID) -> UUID:
@@ -97,7 +103,7 @@ class PrefectRuns:
 
     async def _run(self, deployment: str, **arguments: Any) -> FlowRun:
         """Every run has an idempotency key, so asking twice makes one run."""
-        async with prefect_errors(f"deployment {deployment!r}"):
+        async with prefect_errors(f"deployment {deployment!r}", self._patience):
             try:
                 return await self._create(deployment, **arguments)
             except STALE:
@@ -195,13 +201,13 @@ async def open_client() -> AsyncIterator[PrefectClient]:
 
 
 @asynccontextmanager
-async def prefect_errors(what: str) -> AsyncIterator[None]:
-    """Prefect's errors as ours; nothing here waits longer than PATIENCE_SECONDS."""
+async def prefect_errors(what: str, patience: float = PATIENCE_SECONDS) -> AsyncIterator[None]:
+    """Prefect's errors as ours; nothing here waits longer than `patience` seconds."""
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(patience):
             yield
     except TimeoutError as error:
-        raise OutcomeUnknown(SERVICE, f"{what}: no answer within {PATIENCE_SECONDS:g} s") from error
+        raise OutcomeUnknown(SERVICE, f"{what}: no answer within {patience:g} s") from error
     except ObjectNotFound as error:
         raise Refused(SERVICE, f"{what} does not exist; run: tidings deploy", status=404) from error
     except PrefectHTTPStatusError as error:

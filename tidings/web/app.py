@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from tidings.accept import Intake
 from tidings.adapters.blocks import settings_of_this_process
 from tidings.adapters.captcha import Captcha
+from tidings.adapters.prefect import PATIENCE_SECONDS
 from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
 from tidings.outcome import Reports
@@ -53,7 +54,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure(as_json=settings.log_json)
     await asyncio.to_thread(verify.prepare, settings)
     logging.getLogger("uvicorn.access").disabled = True  # tidings.web.middleware tells of what needs telling
-    async with open_app(settings) as parts:
+    async with open_app(settings, prefect_patience=PATIENCE_SECONDS) as parts:
         intake = Intake(parts.ledger, parts.runs, now=utc_now)
         reports = Reports(parts.ledger, now=utc_now)
         app.state.parts, app.state.intake, app.state.reports = parts, intake, reports
