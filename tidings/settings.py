@@ -238,7 +238,7 @@ class Settings(BaseSettings):
     def _postal_address(cls, value: str, info: ValidationInfo) -> str:
         if not value.strip():
             raise ValueError("must be the postal address of the business, which the law asks for in every mail")
-        if SAMPLE in value and info.data.get("resend_api_url") == REAL_RESEND:
+        if SAMPLE in value and not _local(info.data.get("resend_api_url", REAL_RESEND)):
             raise ValueError("is the sandbox's sample, and mails would leave through the real Resend")
         return value.strip()
 
@@ -282,7 +282,7 @@ class Settings(BaseSettings):
     @property
     def real(self) -> bool:
         """Whether mails may reach real people: through Resend, or whatever stands before it. The sandbox is local."""
-        return (urlsplit(self.resend_api_url).hostname or "") not in LOOPBACK
+        return not _local(self.resend_api_url)
 
     @property
     def origins(self) -> list[str]:
@@ -435,3 +435,8 @@ def database_url() -> str:
 def asyncpg_url(url: str) -> str:
     """A PostgreSQL address in the form that SQLAlchemy's asyncpg driver takes."""
     return "postgresql+asyncpg://" + url.split("://", 1)[1]
+
+
+def _local(url: str) -> bool:
+    """Whether an address is one of this very machine."""
+    return urlsplit(url).hostname in LOOPBACK

@@ -35,6 +35,8 @@ Say = Callable[[str], None]
 HEALTHY_SECONDS = 90.0
 MAILS_SECONDS = 60.0
 TESTING = {"TESTING_MODE": "true", "TESTING_MINUTE_SECONDS": "1"}
+#: How the folders of trials are called.
+FOLDER = "tidings-image-"
 #: Where an unprivileged process could leave something outside of the image's own /tmp.
 OPEN_TO_ALL = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108
 
@@ -166,7 +168,7 @@ class Trial:
 
 async def problems(say: Say = lambda text: None) -> list[str]:
     """What went wrong, if anything."""
-    with tempfile.TemporaryDirectory(prefix="tidings-image-") as folder:
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
         os.chmod(folder, 0o755)  # noqa: PTH101, S103  # the image's user has to pass
         top = Path(folder)
         image = Image(top / "image", say)
@@ -334,6 +336,8 @@ def _owned(folder: Path, user: int | None) -> list[Path]:
         return []
     found = []
     for top, folders_, names in os.walk(folder):
+        # What trials beside this one do, or one that was killed has left, is none of this one's.
+        folders_[:] = [name for name in folders_ if not name.startswith(FOLDER)]
         for name in (*folders_, *names):
             path = Path(top) / name
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -230,7 +231,7 @@ async def test_f21_readiness__names_each_part_that_does_not_work(web: Web) -> No
     [
         ("https://api.resend.com", "http://prefect:4200/api", True),
         ("https://api.resend.com", "http://127.0.0.1:4200/api", False),
-        ("http://sandbox", "http://prefect:4200/api", False),
+        ("http://localhost:8025", "http://prefect:4200/api", False),
     ],
 )
 async def test_f20_a_prefect_that_lets_anyone_in__is_not_ready(
@@ -324,3 +325,41 @@ async def test_operators__replay_while_prefect_is_away(web: Web) -> None:
     assert row.state == "accepted"
     async with web.ledger.reading() as connection:
         assert await inbox.events_of_dispatch(connection, row.dispatch_id) == [event.id]
+
+
+@pytest.mark.parametrize("forged", [{"webhook-id": "msg_1", "svix-id": "msg_forged"}, {"webhook-id": "msg_1"}])
+async def test_f20_a_captured_report_under_another_id__is_a_401(web: Web, forged: dict[str, str]) -> None:
+    """The id that is signed is the id that is counted: a repeat cannot be made to look new."""
+    body = json.dumps({"type": "email.delivered", "created_at": now().isoformat(), "data": {}}).encode()
+    headers = {**signed(body), **forged}
+    if "svix-id" not in forged:
+        headers = {name.replace("svix-", "webhook-"): value for name, value in headers.items()}
+
+    answer = await web.http.post("/webhook/resend", content=body, headers=headers)
+
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/api/events/replay"), ("POST", "/unsubscribe/x"), ("POST", "/confirm/x")]
+)
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_without_end__is_a_413_before_anybody_is_asked_who_they_are(
+    web: Web, method: str, path: str, declared: bool
+) -> None:
+    size, sent = 4_000_000, 0
+
+    async def chunks() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < size:
+            sent += 50_000
+            yield b"a=" + b"x" * 49_998
+
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    if declared:
+        answer = await web.http.request(method, path, content=b"x" * size, headers=headers)
+    else:
+        answer = await web.http.request(method, path, content=chunks(), headers=headers)
+
+    assert answer.status_code in {404, 413}
+    assert answer.status_code == 413 or path == "/confirm/x"

@@ -448,3 +448,13 @@ async def test_openapis_examples__succeed_as_shown(web: Web, path: str, example:
 
     assert answer.status_code == 200
     assert UUID(answer.json()["flow_run_id"])
+
+
+@pytest.mark.parametrize("depth", [100, 400, 700, 950, 5000])
+async def test_a_body_of_any_depth__is_no_fault_of_ours(web: Web, depth: int) -> None:
+    lists = "[" * depth + "]" * depth
+    raw = f'{{"email": "{address()}", "x": {lists}, "y": "\\u0000"}}'
+
+    answer = await web.http.post("/webhook/christmas-signup", content=raw, headers={"content-type": "application/json"})
+
+    assert answer.status_code in {400, 422}

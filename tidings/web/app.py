@@ -20,10 +20,13 @@ from tidings.outcome import Reports
 from tidings.web import confirm, docs, health, operate, resend_webhook, unsubscribe, verify, webhooks
 from tidings.web.form import Form
 from tidings.web.keeper import keep_always
-from tidings.web.middleware import Origins, SecurityHeaders, security_headers
+from tidings.web.middleware import BodyCap, Origins, SecurityHeaders, security_headers
 from tidings.wiring import open_app, utc_now
 
 log = logging.getLogger("tidings.web")
+
+#: For pages and the operators' API, in bytes; what they are sent is some hundred.
+LARGEST_BODY = 256 * 1024
 
 
 def create_app() -> FastAPI:
@@ -43,6 +46,7 @@ def create_app() -> FastAPI:
     app.include_router(operate.router)
     app.add_exception_handler(LedgerUnavailable, _unavailable)
     app.add_exception_handler(Exception, _broken)
+    app.add_middleware(BodyCap, limit=LARGEST_BODY)
     app.add_middleware(Origins)
     app.add_middleware(SecurityHeaders)
     return app

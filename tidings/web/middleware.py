@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,6 +37,31 @@ def tell(method: str, path: str, status: int) -> None:
         log.warning("http.refused", extra={"method": method, "path": path, "status": status})
     elif not path.startswith(TELL_THEMSELVES):
         log.info("http.answered", extra={"method": method, "path": path, "status": status})
+
+
+class BodyCap:
+    """No body is larger than this, whatever the route and whoever sends it: FastAPI reads it before it asks who."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Webhooks have caps of their own, which are smaller (tidings.web.body).
+        if scope["type"] != "http" or scope["path"].startswith("/webhook/"):
+            await self._app(scope, receive, send)
+            return
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._limit:
+                raise HTTPException(413, f"The body is larger than {self._limit} bytes")
+            return message
+
+        await self._app(scope, counted, send)
 
 
 class SecurityHeaders:

@@ -231,11 +231,16 @@ def _loads(raw: bytes) -> Any:
 
 def _has_nul(value: Any) -> bool:
     """Whether any text in there holds the one character that PostgreSQL cannot store."""
-    if isinstance(value, dict):
-        return any(_has_nul(part) for pair in value.items() for part in pair)
-    if isinstance(value, list):
-        return any(_has_nul(part) for part in value)
-    return isinstance(value, str) and "\x00" in value
+    left = [value]  # and no recursion: whoever posts decides how deep it goes
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            left += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            left += part
+        elif isinstance(part, str) and "\x00" in part:
+            return True
+    return False
 
 
 def _sender_id(request: Request, scheme: Scheme | None) -> str | None:
