@@ -125,7 +125,7 @@ class Delivery:
         if not fresh:
             return claim, done
         async with self.ledger.reading() as connection:
-            stopped = await self._stopped(connection, fresh)
+            stopped = await self._stopped(connection, claim, fresh)
         payloads: dict[UUID, str] = {}
         failed: dict[UUID, str] = {}
         bare = [m for m in fresh if m.payload is None and m.id not in stopped]
@@ -137,7 +137,7 @@ class Delivery:
                 payloads[message.id] = self._payload(message, templates[message.template])
             except CopyError as error:
                 failed[message.id] = str(error)
-        await self._store(payloads, stopped, failed)
+        await self._store(claim, payloads, stopped, failed)
         for reason in stopped.values():
             done.add(Sent(skipped={reason: 1}))
         for reason in failed.values():
@@ -149,10 +149,12 @@ class Delivery:
         )
         return Claim(claim.id, ready, claim.first_sent_at), done
 
-    async def _stopped(self, connection: AsyncConnection, messages: Sequence[ClaimedMessage]) -> dict[UUID, str]:
+    async def _stopped(
+        self, connection: AsyncConnection, claim: Claim, messages: Sequence[ClaimedMessage]
+    ) -> dict[UUID, str]:
         """Of these messages, those that may not be sent any more, each with the reason. A claim has one campaign's."""
         campaign = self.campaigns[messages[0].campaign]
-        return await permission.stopped(connection, campaign, [m.id for m in messages])
+        return await permission.stopped(connection, campaign, [m.id for m in messages], claim_id=claim.id)
 
     async def _fetch(
         self, names: set[str], failed: dict[UUID, str], fresh: Sequence[ClaimedMessage]
@@ -167,15 +169,15 @@ class Delivery:
         return found
 
     async def _store(
-        self, payloads: Mapping[UUID, str], stopped: Mapping[UUID, str], failed: Mapping[UUID, str]
+        self, claim: Claim, payloads: Mapping[UUID, str], stopped: Mapping[UUID, str], failed: Mapping[UUID, str]
     ) -> None:
         async with self.ledger.transaction() as connection:
             if payloads:
-                await mails.store_payloads(connection, payloads)
+                await mails.store_payloads(connection, claim.id, payloads)
             for message_id, reason in stopped.items():
-                await mails.settle_messages(connection, [message_id], MessageState.SKIPPED, reason)
+                await mails.settle_messages(connection, claim.id, [message_id], MessageState.SKIPPED, reason)
             for message_id, reason in failed.items():
-                await mails.settle_messages(connection, [message_id], MessageState.FAILED, reason)
+                await mails.settle_messages(connection, claim.id, [message_id], MessageState.FAILED, reason)
 
     def _payload(self, message: ClaimedMessage, template: Template) -> str:
         """The request to Resend, made once and kept to the byte: a repeat with other bytes would be refused."""
@@ -235,9 +237,9 @@ class Delivery:
 
     async def _last_look(self, connection: AsyncConnection, claim: Claim) -> tuple[Claim, Sent]:
         """Who may not be mailed any more since the bodies were made: waiting for a turn can take a while."""
-        stopped = await self._stopped(connection, claim.messages)
+        stopped = await self._stopped(connection, claim, claim.messages)
         for message_id, reason in stopped.items():
-            await mails.settle_messages(connection, [message_id], MessageState.SKIPPED, reason)
+            await mails.settle_messages(connection, claim.id, [message_id], MessageState.SKIPPED, reason)
         done = Sent(skipped=dict(Counter(stopped.values())))
         return replace(claim, messages=tuple(m for m in claim.messages if m.id not in stopped)), done
 
@@ -285,7 +287,7 @@ class Delivery:
                 if message_id in ours:
                     await mails.put_back(connection, [message_id], str(error))
                 else:
-                    await mails.settle_messages(connection, [message_id], MessageState.FAILED, str(error))
+                    await mails.settle_messages(connection, claim.id, [message_id], MessageState.FAILED, str(error))
             await mails.close_claim(connection, claim.id)
         if ours:
             raise next(iter(ours.values()))
@@ -336,7 +338,7 @@ class Delivery:
 
     async def _settle_all(self, claim: Claim, state: MessageState, reason: str) -> Sent:
         async with self.ledger.transaction() as connection:
-            await mails.settle_messages(connection, [m.id for m in claim.messages], state, reason)
+            await mails.settle_messages(connection, claim.id, [m.id for m in claim.messages], state, reason)
             await mails.close_claim(connection, claim.id)
         return Sent(failed={reason: len(claim.messages)} if claim.messages else {})
 

@@ -14,11 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tidings.campaign import Campaigns, Known, NotYet, Payload
 from tidings.errors import Refused
 from tidings.ledger import Ledger, facts, mails
-from tidings.model import CALLED_OFF, MOVED, TAKEN_BACK, Booking, BookingState, Event, Milestone, Plan
+from tidings.model import OVER, Booking, BookingState, Event, Milestone, Plan
 from tidings.ports import Calendar
-
-#: What of a booking keeps a sequence about it from starting.
-OVER = {BookingState.CANCELLED: CALLED_OFF, BookingState.MOVED: MOVED, BookingState.ATTENDED: TAKEN_BACK}
 
 
 async def understand(

@@ -57,7 +57,7 @@ class MessageState(StrEnum):
     FAILED = "failed"
     #: Not sent by rule; `reason` says which.
     SKIPPED = "skipped"
-    #: A person cancelled it.
+    #: A person cancelled it, or the call or no-show that it is about was called off, moved or taken back.
     CANCELLED = "cancelled"
     #: Handed to Resend more than its key's 24 hours ago without an answer: never sent again by itself.
     UNKNOWN = "unknown"
@@ -115,6 +115,8 @@ CALLED_OFF = "the call was cancelled"
 TAKEN_BACK = "the no-show was taken back"
 TIME_PASSED = "its time had passed when the booking came in"
 MOVABLE = (MOVED, CALLED_OFF, TIME_PASSED)
+#: What of a booking ends a sequence about it, or keeps it from starting.
+OVER = {BookingState.CANCELLED: CALLED_OFF, BookingState.MOVED: MOVED, BookingState.ATTENDED: TAKEN_BACK}
 
 
 class MilestoneKind(StrEnum):

@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from fakes import FakeRuns
+from fakes import FakeRuns, FakeSender
 from sqlalchemy import text
+from worlds import IDENTITY, LINKS
 
 from tidings.accept import arrivals
 from tidings.adapters.calcom import Calcom
 from tidings.campaign import load_campaigns
+from tidings.deliver import Delivery, Selection, Sent, send_next
 from tidings.enrol import Enrolled, enrol, schedule
 from tidings.errors import RetryLater
 from tidings.ledger import Ledger, facts, inbox, mails
-from tidings.model import CALLED_OFF, TAKEN_BACK, Template
+from tidings.model import CALLED_OFF, MOVED, TAKEN_BACK, Template
+from tidings.operate import retry_messages
 from tidings.settings import ROOT
 
 CAMPAIGNS = load_campaigns([ROOT / "campaigns"])
@@ -67,6 +70,16 @@ class Inn:
 
     async def post(self, path: str, body: dict[str, Any], *, at: datetime = NOW) -> Enrolled:
         return await self.handle(await self.take(path, body, at=at), at=at)
+
+    async def send(self, until: datetime, delivery: Delivery) -> Sent:
+        """All that is due by then, as far as the sender lets it go."""
+        total, run = Sent(), uuid4()
+        try:
+            while done := await send_next(delivery, Selection("christmas", until), run):
+                total.add(done)
+        except RetryLater:
+            pass
+        return total
 
     async def rows(self, query: str) -> list[Any]:
         async with self.ledger.reading() as connection:
@@ -441,6 +454,114 @@ async def test_a_no_show_that_is_taken_back__has_no_mails_in_any_order(inn: Inn,
 
         assert await inn.waiting() == {}
         assert await inn.reasons() <= {TAKEN_BACK}
+
+
+async def test_who_has_booked_again__gets_no_recovery_when_the_no_show_is_told_of_late(inn: Inn) -> None:
+    late = NOW + timedelta(hours=3)
+    await inn.post("calcom-booking", calcom("BOOKING_CREATED", 120, "two", start=LATER), at=late)
+
+    await inn.post("calcom-booking", calcom_absence(ANA, minute=60), at=late)
+
+    assert await inn.waiting() == prep(LATER)
+    assert await inn.reasons() == {"the contact has booked a call"}
+
+
+# -- what changes while a mail is on its way -----------------------------------------------------------------
+
+
+@dataclass
+class Interrupted:
+    """A wait in the midst of sending, in which something happens once."""
+
+    happening: Callable[[], Awaitable[Any]] | None
+
+    async def turn(self) -> None:
+        happening, self.happening = self.happening, None
+        if happening:
+            await happening()
+
+    async def learn(self, rate: float | None) -> None: ...
+
+    async def templates(self, names: Sequence[str]) -> dict[str, Template]:
+        await self.turn()
+        return await StarterCopy().templates(names)
+
+
+def delivery(inn: Inn, **parts: Any) -> Delivery:
+    copy = parts.pop("copy", StarterCopy())
+    return Delivery(inn.ledger, CAMPAIGNS, copy, FakeSender(), LINKS, IDENTITY, lease=120.0, **parts)
+
+
+ENDS = {
+    "cancelled": (*OFF["calcom"][1], CALLED_OFF),
+    "taken back": (*BACK["calcom"][1], TAKEN_BACK),
+}
+
+
+@pytest.mark.parametrize("which", list(ENDS))
+async def test_a_mail_that_waits_for_resend__is_not_sent_when_its_call_has_ended(inn: Inn, which: str) -> None:
+    first, then, reason = ENDS[which]
+    sending = delivery(inn)
+    await inn.post("calcom-booking", first)
+    sending.sender.trouble = "away"
+    await inn.send(LATER, sending)
+    assert "sending" in {state for _, state, _ in await inn.mails()}
+
+    await inn.post("calcom-booking", then)
+    sending.sender.trouble = None
+    await inn.send(LATER, sending)
+
+    assert sending.sender.mails == []
+    assert {state for _, state, _ in await inn.mails()} <= {"cancelled", "skipped"}
+    assert await inn.reasons() == {reason}
+
+
+async def test_a_retry_of_a_template__mails_nobody_whose_call_was_called_off(inn: Inn) -> None:
+    for body in OFF["calcom"][1]:
+        await inn.post("calcom-booking", body)
+
+    assert await retry_messages(inn.ledger, template="precall_prep_email_2", now=NOW)
+    done = await inn.send(LATER, delivery(inn))
+
+    assert (done.sent, done.skipped) == (0, {CALLED_OFF: 1})
+
+
+@pytest.mark.parametrize("moment", ["after the bodies were made", "before they were made", "while Resend is away"])
+@pytest.mark.parametrize("which", ["calendly", "calcom", "calcom in place"])
+@pytest.mark.parametrize("handled", [True, False])
+async def test_a_mail_on_its_way__goes_at_the_new_time_and_with_it_when_its_call_is_moved(
+    inn: Inn, which: str, moment: str, handled: bool
+) -> None:
+    path, (first, *rest) = MOVES[which]
+    await inn.post(path, first)
+    taken: list[UUID] = []
+
+    async def moves() -> None:
+        for body in rest:
+            taken.extend(await inn.take(path, body))
+        if handled:
+            await inn.handle(taken)
+
+    if moment == "while Resend is away":
+        sending = delivery(inn)
+        sending.sender.trouble = "away"
+        await inn.send(MEETING - timedelta(hours=72), sending)
+        await moves()
+        sending.sender.trouble = None
+    elif moment == "before they were made":
+        sending = delivery(inn, copy=Interrupted(moves))
+    else:
+        sending = delivery(inn, turns=Interrupted(moves))
+    done = await inn.send(MEETING - timedelta(hours=72), sending)
+    assert (done.sent, sending.sender.mails) == (0, [])
+    if not handled:
+        assert await inn.reasons() == {MOVED}
+        await inn.handle(taken)
+
+    assert await inn.waiting() == prep(LATER)
+    await inn.send(LATER, sending)
+    assert sorted(m.tag("template") for m in sending.sender.mails) == list(prep(LATER))
+    assert all("15 December" in m.payload["html"] for m in sending.sender.mails)
 
 
 # -- payment and signature -----------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ MUTATIONS: dict[str, tuple[Change, ...]] = {
     "stored-body": (
         Change(
             DELIVER,
-            "            if payloads:\n                await mails.store_payloads(connection, payloads)\n",
+            "            if payloads:\n                await mails.store_payloads(connection, claim.id, payloads)\n",
             "",
         ),
     ),

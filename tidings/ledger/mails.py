@@ -185,18 +185,40 @@ async def enrolment_about(connection: AsyncConnection, plan: Plan) -> Any:
 async def move(connection: AsyncConnection, moves: Mapping[UUID, Plan], now: datetime) -> None:
     """Give enrolments another plan: what has not been sent gets its new time, and a new run.
 
-    Mails that were stopped for another reason than the old time stay stopped.
+    Mails that were stopped for another reason than the old time stay stopped. Claimed ones that Resend has never
+    seen are taken out of their claim.
     """
     ordered = sorted(moves.items())
+    untold = await _lock_untold(connection, list(moves)) if moves else []
     for enrolment_id, plan in ordered:
-        await _move_messages(connection, enrolment_id, plan, now)
+        await _move_messages(connection, enrolment_id, plan, untold, now)
     for enrolment_id, plan in ordered:
         await _move_enrolment(connection, enrolment_id, plan, now)
 
 
-async def _move_messages(connection: AsyncConnection, enrolment_id: UUID, plan: Plan, now: datetime) -> None:
+async def _lock_untold(connection: AsyncConnection, enrolment_ids: Sequence[UUID]) -> list[UUID]:
+    """Claims with mails of these enrolments whose key Resend does not know; it is not told of them meanwhile.
+
+    Locked before any message, as who hands a claim over locks them.
+    """
+    theirs = select(message.c.claim_id).where(
+        message.c.enrolment_id.in_(enrolment_ids), message.c.state == MessageState.SENDING
+    )
+    rows = await connection.execute(
+        select(claim.c.id)
+        .where(claim.c.id.in_(theirs), claim.c.settled_at.is_(None), claim.c.first_sent_at.is_(None))
+        .order_by(claim.c.id)
+        .with_for_update()
+    )
+    return list(rows.scalars().all())
+
+
+async def _move_messages(
+    connection: AsyncConnection, enrolment_id: UUID, plan: Plan, untold: Sequence[UUID], now: datetime
+) -> None:
     waiting = or_(
         message.c.state == MessageState.SCHEDULED,
+        (message.c.state == MessageState.SENDING) & message.c.claim_id.in_(untold),
         message.c.state.in_([MessageState.CANCELLED, MessageState.SKIPPED]) & message.c.reason.in_(MOVABLE),
     )
     for planned in plan.messages:
@@ -429,11 +451,14 @@ async def _claimed(
     )
 
 
-async def store_payloads(connection: AsyncConnection, payloads: Mapping[UUID, str]) -> None:
-    """Store what Resend will be given, before it is given. Never overwrites: the first rendering counts."""
+async def store_payloads(connection: AsyncConnection, claim_id: UUID, payloads: Mapping[UUID, str]) -> None:
+    """Store what Resend will be given, before it is given. Never overwrites: the first rendering counts.
+
+    Nothing for messages that are not under this claim any more: they are rendered anew.
+    """
     await connection.execute(
         update(message)
-        .where(message.c.id == bindparam("m_id"), message.c.payload.is_(None))
+        .where(message.c.id == bindparam("m_id"), message.c.payload.is_(None), message.c.claim_id == claim_id)
         .values(payload=bindparam("m_payload")),
         [{"m_id": key, "m_payload": value} for key, value in payloads.items()],
     )
@@ -499,14 +524,14 @@ async def settle_sent(connection: AsyncConnection, claim_id: UUID, provider_ids:
 
 
 async def settle_messages(
-    connection: AsyncConnection, ids: Sequence[UUID], state: MessageState, reason: str | None
+    connection: AsyncConnection, claim_id: UUID, ids: Sequence[UUID], state: MessageState, reason: str | None
 ) -> None:
-    """Put claimed messages into another state, with the reason for people."""
+    """Put messages of a claim into another state, with the reason for people; not those taken out of it meanwhile."""
     if not ids:
         return
     await connection.execute(
         update(message)
-        .where(message.c.id.in_(ids), message.c.state == MessageState.SENDING)
+        .where(message.c.id.in_(ids), message.c.state == MessageState.SENDING, message.c.claim_id == claim_id)
         .values(state=state, reason=reason, updated_at=func.now())
     )
     rows = await connection.execute(select(message.c.enrolment_id).where(message.c.id.in_(ids)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.campaign import Campaign
 from tidings.ledger.mails import touch_enrolments
+from tidings.model import MOVED, OVER
 
 WITHDRAWN = "the contact has withdrawn its consent"
+
+# When an enrolment (e) was entered, to be compared with senders' times. A webhook can come in hours late: then what
+# the sender said of the booking that the enrolment is about was earlier.
+_ENTERED = "least(v.received_at, (SELECT said_at FROM booking WHERE key = e.booking))"
 
 # The campaign's rules, and why an enrolment (w) has been left for good, if it has. What contacts have done is kept by
 # tidings.ledger.facts from the moment that a webhook is answered. Looked up contact by contact: the planner must not
@@ -39,9 +44,11 @@ _LEFT = """
 
 _STOPPED = text(f"""
 WITH wanted AS (
-    SELECT m.id, e.id AS enrolment_id, e.contact_id, e.sequence, e.consent_basis, e.consent_expires_at,
-           coalesce(e.consent_at, e.created_at) AS consent_at, v.received_at AS entered_at
+    SELECT m.id, m.claim_id, e.id AS enrolment_id, e.contact_id, e.sequence, e.consent_basis, e.consent_expires_at,
+           coalesce(e.consent_at, e.created_at) AS consent_at, {_ENTERED} AS entered_at,
+           e.anchor, b.state AS booking, b.starts_at
     FROM message m JOIN enrolment e ON e.id = m.enrolment_id JOIN event v ON v.id = e.event_id
+    LEFT JOIN booking b ON b.key = e.booking
     WHERE m.id = ANY(CAST(:ids AS uuid[]))
 ), {_RULES},
 rank AS (
@@ -50,6 +57,7 @@ rank AS (
 )
 SELECT * FROM (
     SELECT w.id, coalesce(
+        CASE WHEN CAST(:claim AS uuid) IS NOT NULL AND w.claim_id IS DISTINCT FROM CAST(:claim AS uuid) THEN :moved END,
         (SELECT s.reason FROM suppression s
          WHERE s.contact_id = w.contact_id AND s.lifted_at IS NULL AND (s.until IS NULL OR s.until > now())
            AND (s.sequence IS NULL OR s.sequence = w.sequence)
@@ -58,6 +66,9 @@ SELECT * FROM (
              THEN :withdrawn END,
         CASE WHEN w.consent_expires_at <= now()
              THEN 'consent implied by ' || w.consent_basis || ' has run out' END,
+        (SELECT o.because FROM unnest(CAST(:over AS text[]), CAST(:over_because AS text[])) AS o (state, because)
+         WHERE o.state = w.booking),
+        CASE WHEN w.starts_at <> w.anchor AND w.sequence = ANY(CAST(:before_start AS text[])) THEN :moved END,
         {_LEFT},
         (SELECT 'the sequence "' || k.title || '" goes first'
          FROM enrolment o JOIN rank k ON k.sequence = o.sequence JOIN rank mine ON mine.sequence = w.sequence
@@ -72,7 +83,7 @@ SELECT * FROM (
 
 _LEAVING = text(f"""
 WITH wanted AS (
-    SELECT e.id, e.contact_id, e.sequence, v.received_at AS entered_at
+    SELECT e.id, e.contact_id, e.sequence, {_ENTERED} AS entered_at
     FROM enrolment e JOIN event v ON v.id = e.event_id
     WHERE e.campaign = :campaign AND e.contact_id = ANY(CAST(:contacts AS uuid[]))
 ), {_RULES}
@@ -92,8 +103,13 @@ FROM locked WHERE m.id = locked.id RETURNING m.enrolment_id
 """)
 
 
-async def stopped(connection: AsyncConnection, campaign: Campaign, message_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """Of these messages, those that may not be sent (any more), each with the reason."""
+async def stopped(
+    connection: AsyncConnection, campaign: Campaign, message_ids: Sequence[UUID], *, claim_id: UUID | None = None
+) -> dict[UUID, str]:
+    """Of these messages, those that may not be sent (any more), each with the reason.
+
+    With `claim_id`, also those that are not under this claim any more: only a move of their booking takes them out.
+    """
     if not message_ids:
         return {}
     ranked = campaign.sequences
@@ -102,7 +118,13 @@ async def stopped(connection: AsyncConnection, campaign: Campaign, message_ids: 
         {
             **_rules(campaign),
             "ids": list(message_ids),
+            "claim": claim_id,
             "withdrawn": WITHDRAWN,
+            "over": [state.value for state in OVER],
+            "over_because": list(OVER.values()),
+            # Mails before a meeting count from its start. What others count from is the campaign's own affair.
+            "before_start": [s.name for s in ranked if s.steps[0].after < timedelta(0)],
+            "moved": MOVED,
             "sequences": [s.name for s in ranked],
             "priorities": [s.priority for s in ranked],
             "titles": [s.title for s in ranked],
