@@ -53,10 +53,11 @@ def arrival(
 
     `quotas` are what a sender that nobody knows is counted against.
     """
+    theirs = key or payload.event_key()
     return Arrival(
         id=uuid4(),
         source=webhook.path,
-        key=key or payload.event_key() or (_digest(json.loads(body)) if payload.whole else digest(payload)),
+        key=theirs or (_digest(json.loads(body)) if payload.whole else digest(payload)),
         campaign=campaign.name,
         deployment=campaign.starting(elsewhere).deployment
         if (elsewhere := payload.starts_sequence())
@@ -68,11 +69,12 @@ def arrival(
         testing_minute=testing_minute,
         facts=payload.facts(),
         quotas=quotas,
+        repeatable=theirs is None and not payload.whole,
     )
 
 
 def digest(payload: Payload) -> str:
-    """Equal bodies are the same event, whatever the order of their fields."""
+    """Equal bodies have the same digest, whatever the order of their fields."""
     return _hash(payload.model_dump_json())  # in the order of the model's fields
 
 

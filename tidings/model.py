@@ -260,6 +260,8 @@ class Arrival:
     facts: tuple[Fact, ...] = ()
     #: What it is counted against; empty for senders that are known.
     quotas: tuple[Quota, ...] = ()
+    #: Whether a contact may say the very same again: its key is a digest, and nothing in it is the sender's own time.
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ async def _take_in(ledger: Ledger, campaigns: Campaigns, row: Any, dispatches: l
         payload,
         body=row.body,
         key=None,
-        now=datetime.now(UTC),
+        now=row.received_at,  # what it says, such as consent, was said then
         testing_minute=row.testing_minute,
     )
     async with ledger.transaction() as connection:

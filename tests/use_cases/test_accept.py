@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +15,7 @@ from winter import WINTER
 from worlds import World, address, now
 
 from tidings.accept import Intake, answer, digest
+from tidings.accept import arrival as event_of
 from tidings.errors import LedgerUnavailable
 from tidings.ledger import Ledger
 from tidings.model import Arrival, Receipt
@@ -97,6 +98,87 @@ async def test_repeats_in_one_group__are_one_event(world: World) -> None:
 
     assert [r.duplicate for r in receipts] == [False, True, True, True, True]
     assert await count(world, "event") == 1
+
+
+async def last_word(world: World) -> bool | None:
+    (row,) = await world.rows("SELECT consent FROM contact")
+    return bool(row.consent)
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_consent_changed_and_changed_back__is_taken_at_its_last_word(world: World, first: bool) -> None:
+    email = address()
+
+    for consent in (first, not first, first, not first):
+        receipt = await intake(world).take(world.arrival(email=email, consent=consent))
+        assert not receipt.duplicate
+        assert await last_word(world) is consent
+        repeated = await intake(world).take(world.arrival(email=email, consent=consent))
+        assert repeated == replace(receipt, duplicate=True)
+
+    assert len({event.key for event in await world.events()}) == 4
+
+
+async def test_consent_withdrawn_in_the_words_of_before__stops_the_mails(world: World) -> None:
+    email = address()
+    await world.accept(world.arrival(email=email, consent=False))
+    await world.enrolled(email=email)
+
+    await world.accept(world.arrival(email=email, consent=False))
+    await world.send()
+
+    assert world.mailed() == []
+    assert (await world.message()).reason == "the contact has withdrawn its consent"
+
+
+async def test_consent_renewed_in_many_processes__is_one_event(world: World) -> None:
+    email = address()
+    for consent in (True, False):
+        await world.accept(world.arrival(email=email, consent=consent))
+
+    receipts = await asyncio.gather(*[intake(world).take(world.arrival(email=email)) for _ in range(8)])
+
+    assert sum(not r.duplicate for r in receipts) == 1
+    assert len({r.event_id for r in receipts}) == 1
+    assert await count(world, "event") == 3
+
+
+async def test_an_equal_body_after_other_words__is_a_repeat_while_consent_stands(world: World) -> None:
+    email = address()
+    first = await intake(world).take(world.arrival(email=email, first_name="Ada"))
+    await world.accept(world.arrival(email=email, first_name="Bo"))
+
+    assert await intake(world).take(world.arrival(email=email, first_name="Ada")) == replace(first, duplicate=True)
+
+
+@pytest.mark.parametrize(("hours", "events"), [(26, 1), (24 * 30, 2)])
+async def test_an_equal_body__is_a_repeat_for_as_long_as_senders_repeat(world: World, hours: int, events: int) -> None:
+    email = address()
+    await world.accept(world.arrival(email=email, at=now() - timedelta(hours=hours)))
+
+    for _ in range(2):
+        await world.accept(world.arrival(email=email))
+
+    assert await count(world, "event") == events
+
+
+async def test_a_senders_own_id__is_one_event_for_ever(world: World) -> None:
+    email = address()
+    body: dict[str, Any] = {"email": email, "consent": True}
+    own = [
+        event_of(
+            WINTER, WEBHOOK, WEBHOOK.payload.model_validate(body), body=json.dumps(body), key="webhook-id:1",
+            now=now() - timedelta(days=days), testing_minute=None,
+        )
+        for days in (90, 0)
+    ]  # fmt: skip
+    await world.accept(own[0])
+    await world.accept(world.arrival(email=email, consent=False))
+
+    (receipt,) = await world.accept(own[1])
+
+    assert receipt.duplicate
+    assert await last_word(world) is False
 
 
 async def test_contact_created__is_true_for_one_event_only(world: World) -> None:

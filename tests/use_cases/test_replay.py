@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import json
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -105,14 +106,14 @@ async def test_prefect_away__leaves_the_replay_to_the_keeper(world: World) -> No
 # -- quarantine ----------------------------------------------------------------------------------------------
 
 
-async def quarantined(world: World, raw: bytes) -> UUID:
+async def quarantined(world: World, raw: bytes, *, at: datetime | None = None) -> UUID:
     webhook = WINTER.webhook("winter-hello")
     async with world.ledger.transaction() as connection:
         await inbox.quarantine(
             connection, source=webhook.path, campaign="winter", deployment=webhook.deployment, raw=raw,
-            reason="email: not an address", now=now(),
+            reason="email: not an address", now=at or now(),
         )  # fmt: skip
-    return UUID(str((await world.event()).id))
+    return UUID(str((await world.events())[0].id))
 
 
 @pytest.mark.parametrize("raw", [b'{"email": 5}', b"\xff\xfe", b"a\x00b", b"", b'{"email": "\\u0000"}'])
@@ -137,6 +138,27 @@ async def test_a_body_in_quarantine__that_is_valid_by_now_becomes_an_event(world
     assert found == {event_id: f"taken in as {taken.id}"}
     assert taken.state == "dispatched"
     assert next(e for e in await world.events() if e.id == event_id).state == "ignored"
+
+
+@pytest.mark.parametrize("withdrawn", [False, True])
+async def test_a_body_in_quarantine__consents_when_it_came_in_and_not_when_it_is_replayed(
+    world: World, withdrawn: bool
+) -> None:
+    email, then = address(), now() - timedelta(days=3)
+    event_id = await quarantined(world, json.dumps({"email": email, "consent": True}).encode(), at=then)
+    if withdrawn:
+        await world.accept(world.arrival(email=email, consent=False, at=then + timedelta(days=1)))
+
+    await run_replay(world, ids=[event_id])
+    (run,) = world.runs.handlers
+    await world.enrol(*run.event_ids)
+    await world.send()
+
+    (told,) = await world.rows("SELECT consent, consent_at FROM contact")
+    assert (told.consent, told.consent_at) == ((False, then + timedelta(days=1)) if withdrawn else (True, then))
+    (enrolment,) = await world.rows("SELECT consent_at FROM enrolment")
+    assert enrolment.consent_at == then
+    assert world.mailed() == ([] if withdrawn else [email])
 
 
 async def test_a_body_in_quarantine__is_kept_once_however_often_it_comes(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,8 +29,9 @@ SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:emails AS text[]), CAST(:first_
 ON CONFLICT (email) DO UPDATE SET
     first_name = coalesce(excluded.first_name, c.first_name),
     business_name = coalesce(excluded.business_name, c.business_name),
-    consent = coalesce(excluded.consent, c.consent),
-    consent_at = coalesce(excluded.consent_at, c.consent_at),
+    consent = CASE WHEN excluded.consent_at < c.consent_at THEN c.consent
+                   ELSE coalesce(excluded.consent, c.consent) END,
+    consent_at = greatest(excluded.consent_at, c.consent_at),
     attributes = c.attributes || excluded.attributes,
     updated_at = greatest(excluded.updated_at, c.updated_at + interval '1 microsecond')
 RETURNING id, email, (xmax = 0) AS created
@@ -55,6 +56,24 @@ FROM event e JOIN unnest(CAST(:sources AS text[]), CAST(:keys AS text[])) AS wan
   ON e.source = wanted.source AND e.key = wanted.key
 """)
 
+# Of bodies that are on record under a digest: the last event of each, how many there are, and the contact's last word.
+_LATEST = text("""
+SELECT e.source, e.key AS digest, latest.*, c.consent, c.consent_at
+FROM unnest(CAST(:ids AS uuid[])) AS wanted (id)
+JOIN event e ON e.id = wanted.id
+JOIN contact c ON c.id = e.contact_id
+CROSS JOIN LATERAL (
+    SELECT f.id, f.contact_created, f.reason, f.state, f.flow_run_id, f.dispatch_id, f.received_at,
+           count(*) OVER () AS rounds
+    FROM event f
+    WHERE f.contact_id = e.contact_id AND f.source = e.source AND (f.key = e.key OR starts_with(f.key, e.key || '#'))
+    ORDER BY length(f.key) DESC, f.key DESC LIMIT 1
+) latest
+""")
+
+#: For so long an equal body is taken for the sender's repeat. Senders repeat for a day.
+REPEATED_FOR = timedelta(days=2)
+
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
@@ -74,11 +93,13 @@ async def accept(
     """Store webhooks that are new, and say for each what is on record.
 
     Events of one deployment in this call share a dispatch id, so one handler run takes them together: that of
-    `gathered`, by deployment, or a new one. A repeat changes nothing, not even the contact. What is over one of its
+    `gathered`, by deployment, or a new one. A repeat changes nothing, not even the contact; an equal body that comes
+    too late for one, or after the contact has changed its word on consent, is a new event. What is over one of its
     quotas is not stored either, and its receipt says so.
     """
     gathered = gathered or {}
     known = await _known(connection, arrivals)
+    arrivals, known = await _said_anew(connection, arrivals, known)
     fresh = _first_of_each(a for a in arrivals if (a.source, a.key) not in known)
     over = await limits.take(connection, [(a.quotas, a.received_at) for a in fresh])
     known |= {(a.source, a.key): _refused(a, o) for a, o in zip(fresh, over, strict=True) if o}
@@ -125,17 +146,46 @@ async def _known(connection: AsyncConnection, arrivals: Sequence[Arrival]) -> di
     rows = await connection.execute(
         _KNOWN, {"sources": [a.source for a in arrivals], "keys": [a.key for a in arrivals]}
     )
-    return {
-        (row.source, row.key): Receipt(
-            event_id=row.id,
-            contact_created=row.contact_created,
-            duplicate=True,
-            ignored_because=row.reason if row.state == EventState.IGNORED else None,
-            flow_run_id=row.flow_run_id,
-            dispatch_id=row.dispatch_id,
-        )
-        for row in rows
-    }
+    return {(row.source, row.key): _on_record(row) for row in rows}
+
+
+def _on_record(row: Any) -> Receipt:
+    return Receipt(
+        event_id=row.id,
+        contact_created=row.contact_created,
+        duplicate=True,
+        ignored_because=row.reason if row.state == EventState.IGNORED else None,
+        flow_run_id=row.flow_run_id,
+        dispatch_id=row.dispatch_id,
+    )
+
+
+async def _said_anew(
+    connection: AsyncConnection, arrivals: Sequence[Arrival], known: dict[tuple[str, str], Receipt]
+) -> tuple[list[Arrival], dict[tuple[str, str], Receipt]]:
+    """Tell who says the same again from a sender's repeat: the former get keys of their own, the next of their digest.
+
+    Asks PostgreSQL only for equal bodies without a sender's id, so nothing more for new webhooks.
+    """
+    equal = {known[a.source, a.key].event_id for a in arrivals if a.repeatable and (a.source, a.key) in known}
+    if not equal:
+        return list(arrivals), known
+    rows = await connection.execute(_LATEST, {"ids": sorted(equal)})
+    latest = {(row.source, row.digest): row for row in rows}
+    told = []
+    for arrival in arrivals:
+        last = latest.get((arrival.source, arrival.key)) if arrival.repeatable else None
+        anew = last is not None and _is_new(arrival, last)
+        told.append(replace(arrival, key=f"{arrival.key}#{last.rounds + 1}") if last and anew else arrival)
+    return told, known | {key: _on_record(row) for key, row in latest.items()}
+
+
+def _is_new(arrival: Arrival, last: Any) -> bool:
+    """Whether an equal body is a new event: it is too late for a repeat, or takes back what was said since."""
+    if arrival.received_at - last.received_at > REPEATED_FOR:
+        return True
+    consent = arrival.contact.consent if arrival.contact else None
+    return consent is not None and consent != last.consent and arrival.received_at > last.consent_at
 
 
 async def _upsert_contacts(connection: AsyncConnection, fresh: list[Arrival]) -> dict[str, tuple[UUID, bool]]:
