@@ -12,8 +12,9 @@ from tidings.bench.load import Load, signups
 from tidings.bench.site import Site
 
 SECTION = "acceptance"
-CONNECTIONS = 64
-#: Connections at half load: enough that none of them has to hurry.
+#: Enough that there is always somebody to serve while a group is being committed.
+CONNECTIONS = 128
+#: Connections at half load.
 PATIENT = 64
 
 

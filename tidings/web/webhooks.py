@@ -156,7 +156,12 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
             testing_minute=parts.settings.testing_minute,
             quotas=visit.quotas,
         )
-        receipt, *others = await asyncio.gather(*[intake.take(event) for event in events])
+        # Most bodies are one event, which needs no task of its own to wait for.
+        receipt, *others = (
+            [await intake.take(events[0])]
+            if len(events) == 1
+            else await asyncio.gather(*[intake.take(event) for event in events])
+        )
         if receipt.over:
             form.refuse(webhook, receipt.over)
         run_id = await _handed_on(intake, events[0], receipt)
