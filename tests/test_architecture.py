@@ -36,7 +36,6 @@ MAY_IMPORT_PREFECT = {
     "tidings/adapters/prefect.py",
     "tidings/adapters/deploy.py",
     "tidings/adapters/blocks.py",
-    "tidings/adapters/pace.py",
     "tidings/worker.py",
     "tidings/warm.py",
 }

@@ -11,7 +11,6 @@ from email.utils import parseaddr
 
 from tidings.adapters.calcom import Calcom
 from tidings.adapters.notion import Notion
-from tidings.adapters.pace import Pace
 from tidings.adapters.prefect import RUNS_PATIENCE_SECONDS, PrefectRuns, open_client
 from tidings.adapters.resend import Resend
 from tidings.campaign import Campaigns, load_campaigns
@@ -22,6 +21,7 @@ from tidings.logs import redact_all_logs
 from tidings.mirror import Mirror
 from tidings.model import Template
 from tidings.notion_schema import Database, databases
+from tidings.pace import Pace
 from tidings.redact import hide
 from tidings.settings import Settings
 from tidings.unsubscribe import Links
@@ -119,7 +119,7 @@ async def open_app(
     async with open_client() as client:
         deployments = {c.name: c.send_deployment for c in campaigns.values()}
         runs = PrefectRuns(client, deployments, patience=prefect_patience)
-        turns = Pace(client, Memory(ledger))
+        turns = Pace(ledger, Memory(ledger), rate=settings.resend_requests_per_second)
         who = identity(settings)
         delivery = Delivery(ledger, campaigns, copy, resend, links, who, lease=settings.lease_seconds, turns=turns)
         try:

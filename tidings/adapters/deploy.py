@@ -15,7 +15,6 @@ from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
-from tidings.adapters.pace import set_rate
 from tidings.adapters.prefect import MIRROR_DEPLOYMENT, prefect_errors
 from tidings.campaign import Campaigns
 from tidings.settings import ROOT, Settings
@@ -81,7 +80,6 @@ def wanted(campaigns: Campaigns) -> Iterator[Wanted]:
 async def deploy(client: PrefectClient, campaigns: Campaigns, settings: Settings) -> list[str]:
     """Create or update the work pool and every deployment; returns their names. Harmless to repeat."""
     await _work_pool(client, settings.work_pool)
-    await set_rate(client, settings.resend_requests_per_second)
     return [await _deploy(client, each, settings.work_pool) for each in wanted(campaigns)]
 
 

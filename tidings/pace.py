@@ -1,0 +1,46 @@
+"""One pace for all workers: Resend's limit is the team's, so the ledger that they share hands out the turns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from tidings.ledger import Ledger, turns
+from tidings.ledger.memory import Memory
+
+log = logging.getLogger("tidings.pace")
+
+MEMO = "resend-requests-per-second"
+#: Part of the allowed rate that is used, as Resend counts in whole seconds of its own clock.
+SHARE = 0.95
+
+
+class Pace:
+    """Waits for a turn before each request to Resend, and follows what Resend says its limit is."""
+
+    def __init__(self, ledger: Ledger, memory: Memory, *, rate: float) -> None:
+        """`rate` is in requests a second, and counts until Resend names another."""
+        self._ledger = ledger
+        self._memory = memory
+        self._configured = rate
+        self._named: str | None = None
+
+    async def turn(self) -> None:
+        """Returns when a request may be made. Raises LedgerUnavailable."""
+        rate = await self._rate()
+        async with self._ledger.transaction() as connection:
+            wait = await turns.take(connection, "resend", 1 / (rate * SHARE))
+        await asyncio.sleep(wait)
+
+    async def _rate(self) -> float:
+        if self._named is None:
+            self._named = await self._memory.recall(MEMO) or f"{self._configured:g}"
+        return float(self._named)
+
+    async def learn(self, rate: float | None) -> None:
+        """Take over the rate that Resend named in its last answer, when it is another than before."""
+        if rate is None or rate <= 0 or (named := f"{rate:g}") == self._named:
+            return
+        self._named = named
+        await self._memory.remember(MEMO, named)
+        log.info("pace.learned", extra={"requests_per_second": named})
