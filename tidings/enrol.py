@@ -13,7 +13,7 @@ from tidings.campaign import Campaign, Campaigns, Payload
 from tidings.campaign import Sequence as MailSequence
 from tidings.consent import evidence
 from tidings.errors import CopyError
-from tidings.joining import follow_bookings, understand
+from tidings.joining import follow_bookings, not_started, understand
 from tidings.ledger import Ledger, inbox, mails, permission
 from tidings.ledger import facts as ledger_facts
 from tidings.ledger.mails import LastRound
@@ -111,9 +111,11 @@ async def _store(
     now: datetime,
 ) -> Enrolled:
     async with ledger.transaction() as connection:
-        ours = {e.id for e in await inbox.lock_events(connection, event_ids)}
+        events = await inbox.lock_events(connection, event_ids)
+        ours = {e.id for e in events}
         plans = [p for p in plans if p.event_id in ours]
-        starting, followed = await follow_bookings(connection, plans, now)
+        lacking, started = await not_started(connection, campaigns, events, plans, now)
+        starting, followed = await follow_bookings(connection, lacking, now)
         rounds = await mails.last_rounds(connection, starting)
         entering = [_entering(p, rounds.get((p.campaign, p.sequence, p.key))) for p in starting]
         new = await mails.enrol(connection, [p for p in entering if isinstance(p, Plan)], now)
@@ -123,7 +125,7 @@ async def _store(
         await ledger_facts.use_milestones(connection, [p.contact_id for p in starting if p.counts_milestones], now)
         known = {p.event_id: KNOWN for p in starting if p.event_id not in new}
         known |= {p.event_id: why for p, why in zip(starting, entering, strict=True) if isinstance(why, str)}
-        settled = {i: reason for i, reason in {**settled, **followed}.items() if i in ours}
+        settled = {i: reason for i, reason in {**settled, **started, **followed}.items() if i in ours}
         await inbox.settle_events(connection, list(new), EventState.HANDLED, now)
         for reason in {*known.values(), *settled.values()}:
             alike = [event_id for event_id, why in {**known, **settled}.items() if why == reason]

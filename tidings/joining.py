@@ -6,6 +6,7 @@ Senders say these things in several webhooks, in any order; what comes of them i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -67,6 +68,35 @@ async def _booking(calendar: Calendar | None, key: str | None, stored: Mapping[s
     if (known is not None and known.starts_at is not None) or calendar is None:
         return known
     return await calendar.booking(key) or known
+
+
+async def not_started(
+    connection: AsyncConnection, campaigns: Campaigns, events: Sequence[Event], plans: Sequence[Plan], now: datetime
+) -> tuple[list[Plan], dict[UUID, str]]:
+    """The plans that are still to start; and for the others, whose purchase another plan has started, the reason.
+
+    Several senders tell of one purchase, under dates of their own. What they told is locked, so that two runs cannot
+    both start with it.
+    """
+    counting = {plan.contact_id for plan in plans if plan.counts_milestones}
+    if not counting:
+        return list(plans), {}
+    said = await facts.milestones(connection, sorted(counting), lock=True)
+    bodies = {event.id: event for event in events}
+    left: list[Plan] = []
+    settled: dict[UUID, str] = {}
+    for plan in plans:
+        if plan.counts_milestones:
+            event, theirs = bodies[plan.event_id], said.get(plan.contact_id, [])
+            body = campaigns[event.campaign].webhook(event.source).read_part(event.body, event.email)
+            try:
+                body.joined(Known(None, tuple(theirs)))
+            except NotYet as reason:
+                settled[plan.event_id] = str(reason)
+                continue
+            said[plan.contact_id] = [replace(m, used_at=m.used_at or now) for m in theirs]
+        left.append(plan)
+    return left, settled
 
 
 async def follow_bookings(

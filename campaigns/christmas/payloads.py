@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -28,6 +28,12 @@ from .assessment import AssessmentFacts, assessment_variables
 
 WAITS_FOR_SIGNATURE = "the mails wait for the signature"
 WAITS_FOR_PAYMENT = "the mails wait for the payment"
+HAVE_STARTED = "the onboarding mails have started already"
+#: A payment and a signature that lie further apart belong to different purchases; and further payments of one that
+#: has been welcomed, such as the second half, do not welcome it again within this time.
+TOGETHER = timedelta(days=90)
+#: Begins the keys of what flat bodies say of payments and signatures.
+FLAT = "flat:"
 
 
 def _blank_is_unknown(value: Any) -> Any:
@@ -314,9 +320,12 @@ class Onboarding(Person):
         return None if self.payment_confirmed else "the payment is not confirmed"
 
     def facts(self) -> tuple[Fact, ...]:
-        key = f"flat:{self.enrolment_key()}"
+        key = self._milestone_key()
         said = {MilestoneKind.PAID: self.payment_confirmed, MilestoneKind.SIGNED: bool(self.docusign_completed)}
         return tuple(MilestoneFact(kind, key, self._paid_at(), self._told()) for kind, true in said.items() if true)
+
+    def _milestone_key(self) -> str:
+        return f"{FLAT}{self.enrolment_key()}"
 
     def _paid_at(self) -> datetime | None:
         if isinstance(self.payment_date, datetime) or self.payment_date is None:
@@ -327,11 +336,21 @@ class Onboarding(Person):
         return True
 
     def joined(self, known: Known) -> Payload:
-        """A body that says both is enough by itself, and so is one that knows nothing of signatures."""
+        """A body that says both is enough by itself, and so is one that knows nothing of signatures.
+
+        Not after what the services have said themselves of the same purchase: their dates may be others.
+        """
+        if self._started_by_services(known):
+            raise NotYet(HAVE_STARTED)
         signed = any(m.kind is MilestoneKind.SIGNED and m.used_at is None for m in known.milestones)
         if self.docusign_completed is False and not signed:
             raise NotYet(WAITS_FOR_SIGNATURE)
         return self
+
+    def _started_by_services(self, known: Known) -> bool:
+        paid = max((m.at for m in known.milestones if m.key == self._milestone_key()), default=None)
+        used = [m for m in known.milestones if m.used_at is not None and not m.key.startswith(FLAT)]
+        return any(paid is None or paid - m.at <= TOGETHER for m in used)
 
     def basis(self) -> Basis:
         return Basis.PURCHASE

@@ -6,7 +6,7 @@ The onboarding mails start when there are a payment and a signature, in whicheve
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
@@ -16,11 +16,19 @@ from tidings.campaign import Known, NotYet, Payload
 from tidings.model import Basis, ContactFacts, Fact, Milestone, MilestoneFact, MilestoneKind
 
 from .calls import Detail, Kind
-from .payloads import WAITS_FOR_PAYMENT, WAITS_FOR_SIGNATURE, Aware, MaybeEmail, Moment, Name, first_word, spoken_date
+from .payloads import (
+    HAVE_STARTED,
+    TOGETHER,
+    WAITS_FOR_PAYMENT,
+    WAITS_FOR_SIGNATURE,
+    Aware,
+    MaybeEmail,
+    Moment,
+    Name,
+    first_word,
+    spoken_date,
+)
 
-#: A payment and a signature that lie further apart belong to different purchases; and further payments of one that
-#: has been welcomed, such as the second half, do not welcome it again within this time.
-TOGETHER = timedelta(days=90)
 #: Currencies whose smallest unit is not a hundredth (Stripe's documentation, Nov 2026).
 WHOLE = frozenset(
     ["bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf"]
@@ -74,7 +82,7 @@ def _pair(milestones: Iterable[Milestone]) -> tuple[Milestone, Milestone]:
     paid, signed = latest.get(MilestoneKind.PAID), latest.get(MilestoneKind.SIGNED)
     newest = max((m.at for m in latest.values()), default=None)
     if newest is None or any(m.used_at is not None and newest - m.at <= TOGETHER for m in listed):
-        raise NotYet("the onboarding mails have started already")
+        raise NotYet(HAVE_STARTED)
     if paid is None:
         raise NotYet(WAITS_FOR_PAYMENT)
     if signed is None:

@@ -698,6 +698,56 @@ async def test_flat_and_native__are_one_onboarding(inn: Inn) -> None:
     assert len(await inn.mails()) == 3
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("signed", [{}, {"docusign_completed": True}, {"docusign_completed": False}])
+@pytest.mark.parametrize("date", ["2026-11-30", None, "2026-12-01T20:30:00-05:00", "2026-12-01"])
+async def test_the_flat_body_after_the_services_own__starts_nothing_again(
+    inn: Inn, date: str | None, signed: dict[str, Any], together: bool
+) -> None:
+    bodies = [stripe(), docusign(), {**FLAT, "payment_date": date, **signed}]
+    if together:
+        await inn.handle([i for body in bodies for i in await inn.take("onboarding-start", body)])
+    else:
+        for body in bodies:
+            await inn.post("onboarding-start", body)
+
+    assert len(await inn.mails()) == 3
+    assert {state for state, _ in await inn.events()} == {"handled"}
+
+
+@pytest.mark.parametrize("_", range(5))
+async def test_the_flat_body_handled_at_the_same_time_as_the_services_own__starts_nothing_again(
+    inn: Inn, _: int
+) -> None:
+    theirs = [i for body in (stripe(), docusign()) for i in await inn.take("onboarding-start", body)]
+    flat = await inn.take("onboarding-start", {**FLAT, "payment_date": None})
+
+    await asyncio.gather(inn.handle(theirs), inn.handle(flat))
+
+    assert list(await inn.waiting()) == WELCOME
+    assert len(await inn.mails()) == 3
+
+
+async def test_the_crm_that_posts_again_when_the_signature_is_there__starts_nothing_again(inn: Inn) -> None:
+    body = {**FLAT, "payment_date": None}
+    await inn.post("onboarding-start", {**body, "docusign_completed": False})
+    await inn.post("onboarding-start", docusign())
+
+    done = await inn.post("onboarding-start", {**body, "docusign_completed": True})
+
+    assert list(done.settled.values()) == ["the onboarding mails have started already"]
+    assert len(await inn.mails()) == 3
+
+
+async def test_the_next_purchase_in_a_flat_body__is_welcomed_again(inn: Inn) -> None:
+    await inn.post("onboarding-start", stripe())
+    await inn.post("onboarding-start", docusign())
+
+    await inn.post("onboarding-start", {**FLAT, "payment_date": "2028-01-10"})
+
+    assert len(await inn.mails()) == 6
+
+
 async def test_everybody_who_signed_but_the_sender__has_signed(inn: Inn) -> None:
     await inn.post("onboarding-start", stripe())
 

@@ -118,13 +118,15 @@ async def bookings(connection: AsyncConnection, keys: Sequence[str], *, lock: bo
     return {row.key: Booking(row.key, BookingState(row.state), row.said_at, row.starts_at, row.details) for row in rows}
 
 
-async def milestones(connection: AsyncConnection, contact_ids: Sequence[UUID]) -> dict[UUID, list[Milestone]]:
-    """Each contact's payments and signatures, oldest first."""
+async def milestones(
+    connection: AsyncConnection, contact_ids: Sequence[UUID], *, lock: bool = False
+) -> dict[UUID, list[Milestone]]:
+    """Each contact's payments and signatures, oldest first. Locked, nobody else can use them meanwhile."""
     if not contact_ids:
         return {}
-    rows = await connection.execute(
-        select(milestone).where(milestone.c.contact_id.in_(contact_ids)).order_by(milestone.c.at, milestone.c.key)
-    )
+    query = select(milestone).where(milestone.c.contact_id.in_(contact_ids))
+    query = query.order_by(milestone.c.at, milestone.c.key, milestone.c.kind)
+    rows = await connection.execute(query.with_for_update() if lock else query)
     found: dict[UUID, list[Milestone]] = {}
     for row in rows:
         one = Milestone(MilestoneKind(row.kind), row.key, row.at, row.details, row.used_at)
