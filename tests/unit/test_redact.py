@@ -107,7 +107,10 @@ def test_a_traceback__is_redacted_too() -> None:
         assert SECRET not in shown
 
 
-def test_uvicorns_access_line__keeps_its_five_parts() -> None:
+def test_uvicorns_access_line__keeps_its_five_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        logging.getLogger("uvicorn.access"), "disabled", False
+    )  # our server, started in another test, has no use for it
     made = record(
         logging.getLogger("uvicorn.access"),
         '%s - "%s %s HTTP/%s" %d',
