@@ -108,9 +108,8 @@ def test_a_traceback__is_redacted_too() -> None:
 
 
 def test_uvicorns_access_line__keeps_its_five_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        logging.getLogger("uvicorn.access"), "disabled", False
-    )  # our server, started in another test, has no use for it
+    # Our server, when another test has started it, has no use for this logger.
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "disabled", False)
     made = record(
         logging.getLogger("uvicorn.access"),
         '%s - "%s %s HTTP/%s" %d',
