@@ -191,7 +191,8 @@ class Town:
     async def report(self, mail: FakeMail, kind: str, *, svix_id: str | None = None, **given: Any) -> bool:
         """Resend reports on a mail."""
         states = {"delivered": MessageState.DELIVERED, "bounced": MessageState.BOUNCED,
-                  "complained": MessageState.COMPLAINED, "sent": MessageState.SENT}  # fmt: skip
+                  "complained": MessageState.COMPLAINED, "sent": MessageState.SENT,
+                  "failed": MessageState.FAILED}  # fmt: skip
         bounce = given.pop("bounce", "Permanent")
         severity = SEVERITY[bounce] if kind == "bounced" else Severity.COMPLAINT if kind == "complained" else None
         report = Report(

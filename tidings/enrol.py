@@ -18,8 +18,10 @@ from tidings.ledger import Ledger, inbox, mails, permission
 from tidings.ledger import facts as ledger_facts
 from tidings.ledger.mails import LastRound
 from tidings.model import (
+    ASKED_FOR,
     ASKING,
     TIME_PASSED,
+    UNCONFIRMED,
     Basis,
     BookingFact,
     Consent,
@@ -144,7 +146,8 @@ def _entering(plan: Plan, last: LastRound | None) -> Plan | str:
     """
     if last is None or plan.again_after is None:
         return plan
-    if plan.event_id in last.event_ids or last.runs or plan.received_at <= last.ended_at:
+    asked = last.asked_at is not None and plan.received_at < last.asked_at + ASKED_FOR
+    if plan.event_id in last.event_ids or last.runs or asked or plan.received_at <= last.ended_at:
         return KNOWN
     from_then = last.ended_at + plan.again_after
     if plan.received_at < from_then:
@@ -247,7 +250,7 @@ def plan_messages(sequence: MailSequence, payload: Payload, event: Event, now: d
         elif step.after < timedelta(0) and due <= now and event.testing_minute is None:
             state, reason = MessageState.SKIPPED, TIME_PASSED
         elif sequence.confirmation:
-            state, reason = MessageState.HELD, "waits for the contact's click in the mail that asks for it"
+            state, reason = MessageState.HELD, UNCONFIRMED
         at = due if due <= now else slot(due, event.testing_minute)
         planned.append(PlannedMessage(position, step.template, due, at, state, reason))
     if sequence.confirmation:

@@ -66,6 +66,10 @@ class MessageState(StrEnum):
 #: The position of the mail that asks the contact to confirm, before the first of its sequence.
 ASKING = 0
 
+#: Why the mails after it wait, and for how long a question without an answer keeps another from being asked.
+UNCONFIRMED = "waits for the contact's click in the mail that asks for it"
+ASKED_FOR = timedelta(days=30)
+
 #: States from which a message never moves by itself.
 FINAL_STATES = frozenset(MessageState) - {
     MessageState.HELD,

@@ -13,6 +13,9 @@ from tidings.model import MessageState
 #: States that `retry` may send again by itself; UNKNOWN needs a person's word, as it may have been sent.
 RETRYABLE = (MessageState.FAILED, MessageState.CANCELLED)
 
+#: States in which a message waits for its time or for the contact's click.
+WAITING = (MessageState.SCHEDULED, MessageState.HELD)
+
 
 async def retry_messages(
     ledger: Ledger,
@@ -27,10 +30,11 @@ async def retry_messages(
     """Schedule failed and cancelled messages anew, due at once and rendered anew; returns which.
 
     Messages in state UNKNOWN may have reached their recipient: they are only taken with `may_be_sent_twice`.
+    None is sent before the click that it waits for (double opt-in).
     """
     states = [*RETRYABLE, MessageState.UNKNOWN] if may_be_sent_twice else list(RETRYABLE)
     async with ledger.transaction() as connection:
-        found = await mails.find(connection, states=states, ids=ids, email=email, template=template)
+        found = await mails.find(connection, states=states, ids=ids, email=email, template=template, unconfirmed=False)
         if not dry_run:
             await mails.schedule_anew(connection, found, now)
     return found
@@ -43,7 +47,7 @@ async def cancel_messages(
     async with ledger.transaction() as connection:
         if await people.find_contact(connection, email) is None:
             return None
-        found = await mails.find(connection, states=[MessageState.SCHEDULED], email=email, sequence=sequence)
+        found = await mails.find(connection, states=WAITING, email=email, sequence=sequence)
         if not dry_run:
             await mails.cancel(connection, found, reason, now)
     return found

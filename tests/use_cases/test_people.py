@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from fakes import FakeMail
 from town import BOOKED, PAID, Town, now
 from worlds import address
 
-from tidings.ledger import Ledger
+from tidings.ledger import Ledger, mails
+from tidings.operate import cancel_messages, retry_messages
 
 DAY = timedelta(days=1)
 
@@ -438,6 +440,79 @@ async def test_after_the_click__the_sequence_begins(town: Town, who: str) -> Non
     assert town.got(who) == ["club_ask", "club_1", "club_2"]
     (row,) = await town.rows("SELECT confirmed_at FROM enrolment")
     assert row.confirmed_at is not None
+
+
+async def test_who_is_cancelled_before_the_click__gets_nothing_after_it(town: Town, who: str) -> None:
+    await town.enter("club", who)
+    await town.send()
+    given: dict[str, Any] = {"sequence": None, "reason": "phoned", "dry_run": False, "now": now()}
+
+    assert len(await cancel_messages(town.ledger, who, **given) or []) == 2
+    assert await retry_messages(town.ledger, email=who, now=now()) == []
+    await town.confirm(town.sender.mails[-1])
+    await days(town, 3)
+
+    assert town.got(who) == ["club_ask"]
+
+
+@pytest.mark.parametrize("by_retry", [False, True])
+@pytest.mark.parametrize("ended", ["failed", "skipped", "cancelled", "reported"])
+async def test_a_question_that_never_arrives__ends_what_waits_for_it_and_is_asked_anew(
+    town: Town, who: str, ended: str, by_retry: bool
+) -> None:
+    if ended == "skipped":
+        await town.enter("missed", who, key="m")
+    await town.enter("club", who)
+    if ended == "failed":
+        town.copy.bodies["club_ask"] = "<p>{{ nobody_knows }}</p>"
+    if ended == "cancelled":
+        await cancel_run(town, "club_ask")
+    await town.send()
+    if ended == "reported":
+        await town.report(town.sender.mails.pop(), "failed")
+
+    story = await town.messages(who)
+    reasons = {m.template: (m.state, m.reason) for m in story if m.sequence == "club"}
+    assert {state for state, _ in reasons.values()} <= {"failed", "skipped", "cancelled"}
+    assert ended == "reported" or len({reason for _, reason in reasons.values()}) == 1
+    assert reasons["club_1"][1]
+
+    town.copy.bodies["club_ask"] = "<a href='{{ confirm_url }}'>Yes</a>"
+    await days(town, 4)
+    if by_retry and ended != "skipped":
+        await retry_messages(town.ledger, email=who, now=now())
+    else:
+        await town.enter("club", who)
+    await town.send()
+    assert await town.confirm(town.sender.mails[-1])
+    await days(town, 2)
+    assert [t for t in town.got(who) if t.startswith("club")] == ["club_ask", "club_1", "club_2"]
+
+
+async def cancel_run(town: Town, template: str) -> None:
+    run = uuid4()
+    async with town.ledger.transaction() as connection:
+        await connection.exec_driver_sql("UPDATE message SET flow_run_id = $1 WHERE template = $2", (run, template))
+        assert await mails.cancel_run(connection, run, "cancelled in Prefect", now()) == 1
+
+
+@pytest.mark.parametrize("clicked", [0, 1])
+async def test_a_question_without_an_answer__is_asked_again_after_thirty_days_and_answered_once(
+    town: Town, who: str, clicked: int
+) -> None:
+    await town.enter("club", who)
+    await town.send()
+    await town.pass_time(29 * DAY)
+    assert (await town.handle(await town.take("club", who))).new == ()
+    await town.pass_time(2 * DAY)
+
+    await town.enter("club", who)
+    await town.send()
+    for mail in sorted(town.sender.mails, key=lambda each: each.at, reverse=bool(clicked)):
+        assert await town.confirm(mail)
+    await days(town, 3)
+
+    assert town.got(who) == ["club_ask", "club_ask", "club_1", "club_2"]
 
 
 async def test_a_question_without_its_link__is_refused_before_it_is_sent(town: Town, who: str) -> None:

@@ -26,9 +26,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from town import BOOKED, CAMPAIGNS, PAID, TOWN, Town
 from worlds import TABLES, address
 
+from tidings.confirm import ANSWERED
 from tidings.ledger import Ledger
 from tidings.ledger.permission import WITHDRAWN
-from tidings.model import CALLED_OFF, TIME_PASSED
+from tidings.model import ASKED_FOR, CALLED_OFF, TIME_PASSED
 from tidings.replay import replay
 from tidings.settings import asyncpg_url
 
@@ -45,7 +46,7 @@ RANK = {s.name: s.priority for s in TOWN.sequences}
 GOOD = {"inquiry": (181, 185), "purchase": (729, 732)}
 REPORTS = ["delivered", "soft", "soft", "soft", "bounced", "complained", "opened"]
 #: Reasons that the model knows no exact moment of.
-LENIENT = ("has run out", "goes first", CALLED_OFF, TIME_PASSED)
+LENIENT = ("has run out", "goes first", CALLED_OFF, TIME_PASSED, ANSWERED)
 BASIS = {"club": "express", "lure": "express", "welcome": "purchase"}
 
 
@@ -221,8 +222,10 @@ class Histories(RuleBasedStateMachine):
         """Whether mails of this sequence and business key still wait."""
         return bool(self._do(self.town.rows(
             "SELECT 1 FROM message m JOIN enrolment e ON e.id = m.enrolment_id WHERE e.sequence = :sequence "
-            "AND m.state IN ('held', 'scheduled', 'sending') AND (e.key = :key OR e.key LIKE :key || '#%')",
-            sequence=happened.path, key=happened.business,
+            "AND (m.state IN ('scheduled', 'sending') OR m.state = 'held' AND m.created_at > now() - "
+            "CAST(:asked AS interval)) AND ("
+            "e.key = :key OR e.key LIKE :key || '#%')",
+            sequence=happened.path, key=happened.business, asked=ASKED_FOR,
         )))  # fmt: skip
 
     @rule(step=st.sampled_from([HOUR, 6 * HOUR, DAY, DAY, 3 * DAY, 40 * DAY, 190 * DAY]))
@@ -358,6 +361,8 @@ class Histories(RuleBasedStateMachine):
             return self.events[row.event_id].key in person.called_off
         if why == TIME_PASSED:
             return sequence == "call"
+        if why == ANSWERED:
+            return sequence == "club" and bool(person.confirmed)
         if "goes first" in why:
             return any(RANK[each] > RANK[sequence] and f'"{each.title()}"' in why for each in row.sequences)
         return False

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger.tables import claim, contact, enrolment, message
-from tidings.model import MOVABLE, OUTCOME_RANK, MessageState, Plan, Report, Slot
+from tidings.model import ASKING, MOVABLE, OUTCOME_RANK, UNCONFIRMED, MessageState, Plan, Report, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,10 @@ class LastRound:
 
     rounds: int
     event_ids: list[UUID]
-    #: Some mail of it still waits.
+    #: Some mail of it still waits for its time.
     runs: bool
+    #: Since when the mails of its latest round wait for the contact's click; None: none do.
+    asked_at: datetime | None
     #: When its last mail was due, or when it was left.
     ended_at: datetime
 
@@ -63,7 +65,8 @@ class LastRound:
 # A round beyond the first has the key with its number after it: "ada@example.org#2".
 _LAST_ROUNDS = text("""
 SELECT w.campaign, w.sequence, w.key, count(DISTINCT e.id) AS rounds, array_agg(DISTINCT e.event_id) AS event_ids,
-       bool_or(m.state IN ('held', 'scheduled', 'sending')) AS runs, max(least(m.due_at, m.updated_at)) AS ended_at
+       bool_or(m.state IN ('scheduled', 'sending')) AS runs,
+       max(m.created_at) FILTER (WHERE m.state = 'held') AS asked_at, max(least(m.due_at, m.updated_at)) AS ended_at
 FROM unnest(CAST(:contacts AS uuid[]), CAST(:campaigns AS text[]), CAST(:sequences AS text[]), CAST(:keys AS text[]))
      AS w (contact_id, campaign, sequence, key)
 JOIN enrolment e ON e.contact_id = w.contact_id AND e.campaign = w.campaign AND e.sequence = w.sequence
@@ -146,7 +149,9 @@ async def last_rounds(connection: AsyncConnection, plans: Sequence[Plan]) -> dic
     names = ("contacts", "campaigns", "sequences", "keys")
     rows = await connection.execute(_LAST_ROUNDS, dict(zip(names, map(list, zip(*wanted, strict=True)), strict=True)))
     return {
-        (row.campaign, row.sequence, row.key): LastRound(row.rounds, row.event_ids, row.runs, row.ended_at)
+        (row.campaign, row.sequence, row.key): LastRound(
+            row.rounds, row.event_ids, row.runs, row.asked_at, row.ended_at
+        )
         for row in rows
     }
 
@@ -168,6 +173,62 @@ async def release(
         ),
         [{"m_position": n, "m_due": due, "m_slot": slot} for n, (due, slot) in times.items()],
     )
+
+
+# Rounds of a business key: as in _LAST_ROUNDS.
+_WITHDRAW_OTHERS = text("""
+WITH locked AS (
+    SELECT m.id FROM enrolment e
+    JOIN enrolment o ON o.contact_id = e.contact_id AND o.campaign = e.campaign AND o.sequence = e.sequence
+         AND o.id <> e.id AND o.confirmed_at IS NULL
+         AND regexp_replace(o.key, '#[0-9]+$', '') = regexp_replace(e.key, '#[0-9]+$', '')
+    JOIN message m ON m.enrolment_id = o.id
+    WHERE e.id = :enrolment AND m.state IN ('scheduled', 'held') ORDER BY m.id FOR UPDATE OF m
+)
+UPDATE message m SET state = 'skipped', reason = :reason, updated_at = :now
+FROM locked WHERE m.id = locked.id RETURNING m.enrolment_id
+""")
+
+
+async def withdraw_other_questions(
+    connection: AsyncConnection, enrolment_id: UUID, reason: str, now: datetime
+) -> set[UUID]:
+    """Skip what waits of other rounds that were never confirmed; returns their enrolments, to be touched."""
+    values = {"enrolment": enrolment_id, "reason": reason, "now": now}
+    return set((await connection.execute(_WITHDRAW_OTHERS, values)).scalars().all())
+
+
+UNREAD = "the mail that asks for the contact's click did not arrive"
+
+# A question that did not reach the contact cannot be answered; UNKNOWN may have reached it.
+_END_HELD = text("""
+WITH locked AS (
+    SELECT h.id, coalesce(a.reason, :unread) AS reason FROM message a JOIN message h ON h.enrolment_id = a.enrolment_id
+    WHERE a.id = ANY(CAST(:ids AS uuid[])) AND a.position = :asking
+      AND a.state IN ('failed', 'skipped', 'cancelled', 'bounced') AND h.state = 'held'
+    ORDER BY h.id FOR UPDATE OF h
+)
+UPDATE message m SET state = 'skipped', reason = locked.reason, updated_at = now()
+FROM locked WHERE m.id = locked.id
+""")
+
+
+async def _end_held(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+    """Where one of these mails asked for a click and ended unread, skip what waits for that, for the same reason."""
+    await connection.execute(_END_HELD, {"ids": list(ids), "asking": ASKING, "unread": UNREAD})
+
+
+# What ended together with its question has the same reason.
+_HOLD_AGAIN = text("""
+WITH locked AS (
+    SELECT h.id FROM message a JOIN message h ON h.enrolment_id = a.enrolment_id
+    JOIN enrolment e ON e.id = a.enrolment_id
+    WHERE a.id = ANY(CAST(:ids AS uuid[])) AND a.position = :asking AND h.position <> :asking
+      AND e.confirmed_at IS NULL AND h.state IN ('skipped', 'cancelled') AND h.reason = coalesce(a.reason, :unread)
+    ORDER BY h.id FOR UPDATE OF h
+)
+UPDATE message m SET state = 'held', reason = :reason, updated_at = :now FROM locked WHERE m.id = locked.id
+""")
 
 
 async def enrolment_about(connection: AsyncConnection, plan: Plan) -> Any:
@@ -313,9 +374,11 @@ async def cancel_run(connection: AsyncConnection, flow_run_id: UUID, reason: str
         update(message)
         .where(message.c.flow_run_id == flow_run_id, message.c.state == MessageState.SCHEDULED)
         .values(state=MessageState.CANCELLED, reason=reason, updated_at=now)
-        .returning(message.c.enrolment_id)
+        .returning(message.c.id, message.c.enrolment_id)
     )
-    enrolments = {row.enrolment_id for row in rows}
+    ended = rows.all()
+    await _end_held(connection, [row.id for row in ended])
+    enrolments = {row.enrolment_id for row in ended}
     await touch_enrolments(connection, enrolments, now)
     return len(enrolments)
 
@@ -534,6 +597,7 @@ async def settle_messages(
         .where(message.c.id.in_(ids), message.c.state == MessageState.SENDING, message.c.claim_id == claim_id)
         .values(state=state, reason=reason, updated_at=func.now())
     )
+    await _end_held(connection, ids)
     rows = await connection.execute(select(message.c.enrolment_id).where(message.c.id.in_(ids)))
     touched = {row.enrolment_id for row in rows}
     await connection.execute(
@@ -654,6 +718,7 @@ async def apply_reports(connection: AsyncConnection, reports: Sequence[Report]) 
     names = ("ids", "states", "reasons", "providers", "times", "learned")
     columns = zip(*((c.id, c.state, c.reason, c.provider_id, c.at, c.learned) for c in raised), strict=True)
     await connection.execute(_RAISE, dict(zip(names, map(list, columns), strict=True)))
+    await _end_held(connection, [c.id for c in raised])
     touched = in_order({c.enrolment_id for c in raised})
     await connection.execute(update(enrolment).where(enrolment.c.id.in_(touched)).values(updated_at=func.now()))
 
@@ -770,8 +835,9 @@ async def find(
     email: str | None = None,
     template: str | None = None,
     sequence: str | None = None,
+    unconfirmed: bool = True,
 ) -> list[UUID]:
-    """Messages in these states that fit all that is given."""
+    """Messages in these states that fit all that is given; without `unconfirmed` none before the contact's click."""
     query = (
         select(message.c.id)
         .join(enrolment, enrolment.c.id == message.c.enrolment_id)
@@ -787,11 +853,21 @@ async def find(
         query = query.where(message.c.template == template)
     if sequence is not None:
         query = query.where(message.c.sequence == sequence)
+    if not unconfirmed:
+        asking = message.alias()
+        asks = select(asking.c.id).where(asking.c.enrolment_id == message.c.enrolment_id, asking.c.position == ASKING)
+        query = query.where(or_(message.c.position == ASKING, enrolment.c.confirmed_at.is_not(None), ~asks.exists()))
     return list((await connection.execute(query)).scalars().all())
 
 
 async def schedule_anew(connection: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:
-    """Let messages be rendered and sent again, at once: with a new claim, so under a new key."""
+    """Let messages be rendered and sent again, at once: with a new claim, so under a new key.
+
+    What had ended with the mail that asks for a click waits for that click again.
+    """
+    await connection.execute(
+        _HOLD_AGAIN, {"ids": list(ids), "asking": ASKING, "reason": UNCONFIRMED, "unread": UNREAD, "now": now}
+    )
     await _change(
         connection,
         ids,
