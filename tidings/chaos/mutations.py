@@ -56,7 +56,11 @@ MUTATIONS: dict[str, tuple[Change, ...]] = {
             "",
         ),
         Change(INBOX, "ON CONFLICT (source, key) DO NOTHING\nRETURNING id\n", "RETURNING id\n"),
-        Change(INBOX, "    known = await _known(connection, arrivals)\n    fresh =", "    known = {}\n    fresh ="),
+        Change(
+            INBOX,
+            "    known = await _known(connection, arrivals)\n    arrivals, known =",
+            "    known = {}\n    arrivals, known =",
+        ),
         Change(MAILS, '        .on_conflict_do_nothing(index_elements=["campaign", "sequence", "key"])\n', ""),
     ),
     # What Resend is given is not kept, and made anew with each attempt.
