@@ -8,6 +8,7 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from standing import Standing, standing
 from worlds import World, address, now
 
 from tidings.ledger import facts
@@ -35,10 +36,10 @@ async def booking(world: World, key: str = "b1") -> Any:
         return (await facts.bookings(connection, [key]))[key]
 
 
-async def standing(world: World, email: str) -> facts.Standing:
+async def standing_of(world: World, email: str) -> Standing:
     ((contact_id,),) = await world.rows("SELECT id FROM contact WHERE email = :e", e=email)
     async with world.ledger.reading() as connection:
-        return (await facts.standing(connection, [contact_id]))[contact_id]
+        return (await standing(connection, [contact_id]))[contact_id]
 
 
 HISTORIES = [
@@ -75,12 +76,12 @@ async def test_a_contacts_standing__tells_what_still_stands(world: World) -> Non
     await tell(world, email, booked(), said(BookingState.MISSED, 3, "no-show"))
     await tell(world, email, MilestoneFact(MilestoneKind.PAID, "cs_1", AT + timedelta(hours=1)))
 
-    before = await standing(world, email)
+    before = await standing_of(world, email)
     await tell(world, email, said(BookingState.CANCELLED, 9), said(BookingState.ATTENDED, 9, "no-show"))
-    after = await standing(world, email)
+    after = await standing_of(world, email)
 
-    assert before == facts.Standing(AT, STARTS, AT + timedelta(minutes=3), AT + timedelta(hours=1), None)
-    assert after == facts.Standing(None, None, None, AT + timedelta(hours=1), None)
+    assert before == Standing(AT, STARTS, AT + timedelta(minutes=3), AT + timedelta(hours=1), None)
+    assert after == Standing(None, None, None, AT + timedelta(hours=1), None)
 
 
 async def test_a_repeat__says_nothing_anew(world: World) -> None:

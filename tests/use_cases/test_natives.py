@@ -16,6 +16,7 @@ import httpx
 import pytest
 from fakes import FakeRuns, FakeSender
 from sqlalchemy import text
+from standing import standing
 from worlds import IDENTITY, LINKS
 
 from tidings.accept import arrivals
@@ -24,7 +25,7 @@ from tidings.campaign import load_campaigns
 from tidings.deliver import Delivery, Selection, Sent, send_next
 from tidings.enrol import Enrolled, enrol, schedule
 from tidings.errors import RetryLater
-from tidings.ledger import Ledger, facts, inbox, mails
+from tidings.ledger import Ledger, inbox, mails
 from tidings.model import CALLED_OFF, MOVED, TAKEN_BACK, Template
 from tidings.operate import retry_messages
 from tidings.settings import ROOT
@@ -807,5 +808,5 @@ async def test_the_ledger__tells_who_has_booked_and_paid(inn: Inn) -> None:
 
     ((contact_id,),) = await inn.rows("SELECT id FROM contact")
     async with inn.ledger.reading() as connection:
-        one = (await facts.standing(connection, [contact_id]))[contact_id]
+        one = (await standing(connection, [contact_id]))[contact_id]
     assert (one.booked_at, one.booked_for, one.paid_at) == (NOW, MEETING, NOW)
