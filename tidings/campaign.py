@@ -40,6 +40,11 @@ class NotYet(Exception):
     """A body starts nothing by itself now, for this reason; it may have done its part."""
 
 
+def blank_is_unknown(value: Any) -> Any:
+    """Forms send "" for a field that was left empty; that is "not known", not a value."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 class Payload(BaseModel, ABC):
     """A webhook's body. A campaign's payload models derive from this and answer five questions about it."""
 

@@ -16,14 +16,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from tidings.campaign import blank_is_unknown
 from tidings.model import Over, Quota
 
 #: A person's connection has one IPv4 address, but a whole network of this size in IPv6.
 IPV6_NETWORK = 64
-
-
-def _blank_is_absent(value: Any) -> Any:
-    return None if isinstance(value, str) and not value.strip() else value
 
 
 class Signals(BaseModel):
@@ -33,12 +30,12 @@ class Signals(BaseModel):
 
     form_trap: Any = Field(None, description="A field that visitors do not see: empty, unless a bot filled it in")
     form_seconds: Annotated[
-        Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, BeforeValidator(_blank_is_absent)
+        Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, BeforeValidator(blank_is_unknown)
     ] = Field(None, description="Seconds from when the form was shown to when it was sent")
-    turnstile: Annotated[Annotated[str, Field(max_length=4096)] | None, BeforeValidator(_blank_is_absent)] = Field(
+    turnstile: Annotated[Annotated[str, Field(max_length=4096)] | None, BeforeValidator(blank_is_unknown)] = Field(
         None, alias="cf-turnstile-response", description="What Turnstile's widget put into the form"
     )
-    hcaptcha: Annotated[Annotated[str, Field(max_length=16384)] | None, BeforeValidator(_blank_is_absent)] = Field(
+    hcaptcha: Annotated[Annotated[str, Field(max_length=16384)] | None, BeforeValidator(blank_is_unknown)] = Field(
         None, alias="h-captcha-response", description="What hCaptcha's widget put into the form"
     )
 
@@ -50,7 +47,7 @@ class Signals(BaseModel):
 
     @property
     def trapped(self) -> bool:
-        given = _blank_is_absent(self.form_trap)
+        given = blank_is_unknown(self.form_trap)
         return given is not None and given is not False
 
 

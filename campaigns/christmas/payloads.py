@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from tidings.campaign import Known, NotYet, Payload
+from tidings.campaign import Known, NotYet, Payload, blank_is_unknown
 from tidings.model import Basis, ContactFacts, Fact, MilestoneFact, MilestoneKind
 from tidings.segment import segment
 
@@ -34,11 +34,6 @@ HAVE_STARTED = "the onboarding mails have started already"
 TOGETHER = timedelta(days=90)
 #: Begins the keys of what flat bodies say of payments and signatures.
 FLAT = "flat:"
-
-
-def _blank_is_unknown(value: Any) -> Any:
-    """Forms send "" for a field that was left empty; that is "not known", not a value."""
-    return None if isinstance(value, str) and not value.strip() else value
 
 
 def _one_line(value: str) -> str:
@@ -58,29 +53,29 @@ def _in_our_time(value: datetime) -> datetime:
 Email = Annotated[EmailStr, AfterValidator(str.lower), Field(max_length=254)]
 Name = Annotated[
     Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), AfterValidator(_one_line)] | None,
-    BeforeValidator(_blank_is_unknown),
+    BeforeValidator(blank_is_unknown),
 ]
 #: What makes a link of a name. A mere dot does not: people are called St.John.
 LINK = re.compile(r"://|www\.|@", re.IGNORECASE)
 #: Part of a key, which must fit into an index.
 BookingId = Annotated[
     Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), AfterValidator(_one_line)] | None,
-    BeforeValidator(_blank_is_unknown),
+    BeforeValidator(blank_is_unknown),
 ]
 Words = Annotated[
     Annotated[str, StringConstraints(strip_whitespace=True, max_length=5000)] | None,
-    BeforeValidator(_blank_is_unknown),
+    BeforeValidator(blank_is_unknown),
 ]
-MaybeEmail = Annotated[Email | None, BeforeValidator(_blank_is_unknown)]
-Url = Annotated[HttpUrl | None, BeforeValidator(_blank_is_unknown)]
+MaybeEmail = Annotated[Email | None, BeforeValidator(blank_is_unknown)]
+Url = Annotated[HttpUrl | None, BeforeValidator(blank_is_unknown)]
 Aware = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
-Moment = Annotated[Aware | None, BeforeValidator(_blank_is_unknown)]
-Day = Annotated[date | None, BeforeValidator(_blank_is_unknown)]
-Count = Annotated[Annotated[int, Field(ge=0, le=8)] | None, BeforeValidator(_blank_is_unknown)]
-Percent = Annotated[Annotated[float, Field(ge=0, le=100)] | None, BeforeValidator(_blank_is_unknown)]
+Moment = Annotated[Aware | None, BeforeValidator(blank_is_unknown)]
+Day = Annotated[date | None, BeforeValidator(blank_is_unknown)]
+Count = Annotated[Annotated[int, Field(ge=0, le=8)] | None, BeforeValidator(blank_is_unknown)]
+Percent = Annotated[Annotated[float, Field(ge=0, le=100)] | None, BeforeValidator(blank_is_unknown)]
 Money = Annotated[
     Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2)] | None,
-    BeforeValidator(_blank_is_unknown),
+    BeforeValidator(blank_is_unknown),
 ]
 
 
@@ -278,7 +273,7 @@ class NoShow(Person):
 class Maybe(Person):
     """A call that ended with a maybe, in the flat form."""
 
-    call_date: Annotated[date | Aware | None, BeforeValidator(_blank_is_unknown)] = Field(
+    call_date: Annotated[date | Aware | None, BeforeValidator(blank_is_unknown)] = Field(
         None, description="2026-12-08, or a date and time with an offset"
     )
     call_outcome: Name = None
@@ -301,7 +296,7 @@ class Onboarding(Person):
 
     payment_confirmed: bool = Field(description="Unpaid onboarding starts nothing")
     payment_amount: Money = None
-    payment_date: Annotated[date | Aware | None, BeforeValidator(_blank_is_unknown)] = None
+    payment_date: Annotated[date | Aware | None, BeforeValidator(blank_is_unknown)] = None
     docusign_completed: bool | None = Field(
         None, description="false: the mails wait for the signature; left out: the sender does not know of one"
     )
