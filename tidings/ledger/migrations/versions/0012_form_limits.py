@@ -10,7 +10,7 @@ down_revision = "0002"
 def upgrade() -> None:
     op.create_table(
         "form_limit",
-        sa.Column("bucket", sa.Uuid(), nullable=False, comment="keyed digest of a client address or an email"),
+        sa.Column("bucket", sa.BigInteger(), autoincrement=False, nullable=False, comment="keyed digest of an address"),
         sa.Column("posts", sa.Integer(), nullable=False, comment="new events since the window began, refused ones too"),
         sa.Column(
             "until",
@@ -21,7 +21,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("bucket", name=op.f("pk_form_limit")),
         prefixes=["UNLOGGED"],
     )
-    op.create_index("ix_form_limit_until", "form_limit", ["until"])
     op.create_table(
         "form_tally",
         sa.Column("day", sa.Date(), nullable=False, comment="UTC"),
