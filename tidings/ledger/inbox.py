@@ -532,14 +532,3 @@ async def count_events(connection: AsyncConnection, *, since: datetime) -> list[
         .order_by(event.c.source, event.c.state, func.count().desc())
     )
     return list(rows.all())
-
-
-async def count_waiting(connection: AsyncConnection, *, older_than: timedelta, now: datetime) -> int:
-    """How many events have waited longer than this for their handler."""
-    rows = await connection.execute(
-        select(func.count())
-        .select_from(event)
-        .where(event.c.state.in_([EventState.ACCEPTED, EventState.DISPATCHED]))
-        .where(event.c.received_at <= now - older_than)
-    )
-    return int(rows.scalar_one())
