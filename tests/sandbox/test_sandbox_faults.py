@@ -33,6 +33,12 @@ class TestResend:
         assert sandbox.inbox() == []
         assert emails.send(mail)["id"]
 
+    def test_a_rule_on_the_body_strikes_only_what_fits(self, sandbox: Sandbox, emails: Emails, mail: Mail) -> None:
+        sandbox.fault("status", service="resend", path="^/emails$", body="refuse.*me", status=503)
+
+        assert emails.send(mail)["id"]
+        failure(emails, mail | {"subject": "refuse\nme"})
+
     @pytest.mark.parametrize(
         ("kind", "code", "text"),
         [

@@ -173,7 +173,9 @@ async def test_f12_a_failing_flow__is_failed_and_tried_once_when_retrying_cannot
 
 async def test_f12_a_503__is_tried_again_and_sends_once(live: Live) -> None:
     email = address("f12")
-    fault = await live.sandbox.fault("status", status=503, service="notion", path="query$", times=1)
+    # Only what enrols asks for all mails of one sequence and no others: runs of other tests may be at work as well.
+    ours = "^(?!.*christmas_email_1).*noshow_recovery_email_1.*noshow_recovery_email_3"
+    fault = await live.sandbox.fault("status", status=503, service="notion", path="query$", body=ours, times=1)
 
     answer = await live.accepted("calendly-noshow", noshow(email))
     run = await live.prefect.ended(answer["flow_run_id"])

@@ -28,6 +28,7 @@ from worlds import TABLES, address
 
 from tidings.confirm import ANSWERED
 from tidings.ledger import Ledger
+from tidings.ledger.mails import UNREAD
 from tidings.ledger.permission import WITHDRAWN
 from tidings.model import ASKED_FOR, CALLED_OFF, TIME_PASSED
 from tidings.replay import replay
@@ -46,7 +47,7 @@ RANK = {s.name: s.priority for s in TOWN.sequences}
 GOOD = {"inquiry": (181, 185), "purchase": (729, 732)}
 REPORTS = ["delivered", "soft", "soft", "soft", "bounced", "complained", "opened"]
 #: Reasons that the model knows no exact moment of.
-LENIENT = ("has run out", "goes first", CALLED_OFF, TIME_PASSED, ANSWERED)
+LENIENT = ("has run out", "goes first", CALLED_OFF, TIME_PASSED, ANSWERED, UNREAD)
 BASIS = {"club": "express", "lure": "express", "welcome": "purchase"}
 
 
@@ -117,6 +118,7 @@ class Histories(RuleBasedStateMachine):
         self.checked_mails = 0
         self.checked: set[UUID] = set()
         self.delivered: set[str] = set()
+        self.bounced: set[UUID] = set()
         self.counts["histories"] += 1
         self._do(self._empty())
 
@@ -284,6 +286,8 @@ class Histories(RuleBasedStateMachine):
         if kind == "delivered" and mail.id not in self.delivered:
             self.delivered.add(mail.id)
             person.soft = []
+        if kind == "bounced":
+            self.bounced.add(UUID(mail.tag("message")))
         if kind in ("bounced", "complained"):
             why = "bounced for good" if kind == "bounced" else "called a mail spam"
             self._stop(person, why, "resend", None, None)
@@ -363,6 +367,8 @@ class Histories(RuleBasedStateMachine):
             return sequence == "call"
         if why == ANSWERED:
             return sequence == "club" and bool(person.confirmed)
+        if why == UNREAD:
+            return row.question in self.bounced
         if "goes first" in why:
             return any(RANK[each] > RANK[sequence] and f'"{each.title()}"' in why for each in row.sequences)
         return False
@@ -373,7 +379,8 @@ class Histories(RuleBasedStateMachine):
         """Whether all is as it must be; `now`: right after sending, so that what was not sent has its reason now."""
         rows = {row.id: row for row in self._do(self.town.rows(
             "SELECT m.id, m.state, m.reason, m.sequence, m.template, m.slot_at <= now() AS due, e.event_id, "
-            "e.id AS enrolment, c.email, (SELECT array_agg(o.sequence) FROM enrolment o WHERE o.contact_id = c.id) "
+            "e.id AS enrolment, c.email, (SELECT q.id FROM message q WHERE q.enrolment_id = e.id AND q.position = 0) "
+            "AS question, (SELECT array_agg(o.sequence) FROM enrolment o WHERE o.contact_id = c.id) "
             "AS sequences FROM message m JOIN enrolment e ON e.id = m.enrolment_id "
             "JOIN contact c ON c.id = e.contact_id"
         ))}  # fmt: skip

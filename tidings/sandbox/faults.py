@@ -38,6 +38,7 @@ class FaultRule(BaseModel):
     service: Literal["resend", "notion"] | None = Field(None, description="null: both")
     method: str | None = Field(None, description="null: any")
     path: str = Field("", description="regular expression on the path below the provider's base")
+    body: str = Field("", description="regular expression on the request's body")
     times: int | None = Field(1, ge=1, description="strikes this often; null: until deleted")
     after: int = Field(0, ge=0, description="lets this many matching requests pass first")
     probability: float | None = Field(None, ge=0, le=1)
@@ -51,20 +52,21 @@ class FaultRule(BaseModel):
         "body", description="truncated: fewer bytes than content-length says, or a JSON text cut short"
     )
 
-    @field_validator("path")
+    @field_validator("path", "body")
     @classmethod
-    def _is_regex(cls, path: str) -> str:
+    def _is_regex(cls, pattern: str) -> str:
         try:
-            re.compile(path)
+            re.compile(pattern)
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from error
-        return path
+        return pattern
 
     def fits(self, call: Call) -> bool:
         return (
             self.service in (None, call.service)
             and (self.method is None or self.method.upper() == call.method)
             and re.search(self.path, call.path) is not None
+            and re.search(self.body, call.body.decode(errors="replace"), re.DOTALL) is not None
         )
 
     @property
