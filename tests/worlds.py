@@ -29,6 +29,8 @@ from tidings.unsubscribe import Links
 from tidings.wiring import NotionCopy
 
 TABLES = (
+    "alert",
+    "canary",
     "form_limit",
     "form_tally",
     "outcome",

@@ -173,6 +173,49 @@ class Settings(BaseSettings):
     portal_url: str | None = setting(None, description="Page where a customer finds their project")
     pdf_download_link: str | None = setting(None, description="Page where a contact downloads their report")
 
+    alert_urls: SecretStr | None = setting(
+        None,
+        block="alert-urls",
+        description="Where alerts go, as Apprise addresses (discord://…, mailto://…, ntfy://…), separated by commas; "
+        "without any, alerts are only in the log and in `tidings alerts`",
+    )
+    late_after_minutes: float = setting(
+        5.0, gt=0, description="A mail that is due for longer than this and has not left raises an alert"
+    )
+    bounce_rate_alert: float = setting(
+        0.05, gt=0, le=1, description="Share of a day's mails that may bounce before an alert; Resend asks for 0.04"
+    )
+    complaint_rate_alert: float = setting(
+        0.001, gt=0, le=1, description="Share of a day's mails that may be called spam before an alert"
+    )
+    canary_hours: float = setting(
+        24.0, ge=0, description="How often a canary goes through the whole chain, in hours; 0 sends none"
+    )
+    deadman_url: SecretStr | None = setting(
+        None,
+        block="deadman-url",
+        description="Address that is asked when a canary has come back, such as https://hc-ping.com/…; whoever "
+        "watches it raises the alarm when it is not asked in time",
+    )
+    metrics_token: SecretStr | None = setting(
+        None,
+        block="metrics-token",
+        description="Token that Prometheus shows at /metrics; without it /metrics answers in the sandbox only",
+    )
+    calendly_token: SecretStr | None = setting(
+        None,
+        block="calendly-token",
+        description="Calendly access token: bookings and no-shows that never arrived are taken in, and a webhook "
+        "subscription that Calendly has switched off is made anew",
+    )
+    calendly_api_url: str = setting("https://api.calendly.com", description="Base address of Calendly's API")
+    stripe_api_key: SecretStr | None = setting(
+        None,
+        block="stripe-api-key",
+        description="Stripe API key (rk_… that may read checkout sessions): payments that never arrived are taken in",
+    )
+    stripe_api_url: str = setting("https://api.stripe.com", description="Base address of Stripe's API")
+
     testing_mode: bool = setting(
         False, block="testing-mode", description="true makes every gap between mails one testing minute"
     )
@@ -196,7 +239,15 @@ class Settings(BaseSettings):
             raise ValueError("must be a PostgreSQL address: postgresql://user:password@host:5432/name")
         return value
 
-    @field_validator("public_url", "notion_api_url", "resend_api_url", "calcom_api_url", "prefect_api_url")
+    @field_validator(
+        "public_url",
+        "notion_api_url",
+        "resend_api_url",
+        "calcom_api_url",
+        "calendly_api_url",
+        "stripe_api_url",
+        "prefect_api_url",
+    )
     @classmethod
     def _address(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):

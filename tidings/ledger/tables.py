@@ -74,6 +74,7 @@ event = Table(
     Column("flow_run_id", Uuid),
     Column("dispatched_at", Moment),
     Column("handled_at", Moment),
+    Column("origin", Text, comment="null: its sender posted it; else the service whose own list it was found in"),
     UniqueConstraint("source", "key"),
     Index("ix_event_waiting", "received_at", postgresql_where=text("state IN ('accepted', 'dispatched')")),
     Index("ix_event_dispatch_id", "dispatch_id"),
@@ -269,4 +270,33 @@ memo = Table(
     Column("key", Text, primary_key=True, comment="such as which data source a Notion database id stands for"),
     Column("value", Text, nullable=False),
     Column("updated_at", Moment, nullable=False),
+)
+
+alert = Table(
+    "alert",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("key", Text, nullable=False, comment="what is wrong, the same for as long as it is: kind and subject"),
+    Column("kind", Text, nullable=False, comment="such as late-mail"),
+    Column("title", Text, nullable=False, comment="one line, without addresses"),
+    Column("body", Text, nullable=False, comment="cause and cure, and the command or page that shows more"),
+    Column("times", Integer, nullable=False, server_default=text("1"), comment="how often it was seen"),
+    Column("opened_at", Moment, nullable=False),
+    Column("seen_at", Moment, nullable=False, comment="last time that it was so"),
+    Column("told_at", Moment, comment="when a channel took it; null: nobody was told yet"),
+    Column("recovered_at", Moment, comment="when it was seen to be over"),
+    Column("recovery_told_at", Moment),
+    Index("ix_alert_open", "key", unique=True, postgresql_where=text("recovered_at IS NULL")),
+    Index("ix_alert_opened_at", "opened_at"),
+)
+
+canary = Table(
+    "canary",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("started_at", Moment, nullable=False),
+    Column("event_id", Uuid, comment="the event that its webhook became"),
+    Column("returned_at", Moment, comment="when Resend reported its mail as delivered"),
+    Column("problem", Text, comment="why it has not come back, and where it was lost"),
+    Index("ix_canary_started_at", "started_at"),
 )
