@@ -12,7 +12,19 @@ import pytest
 from tidings.settings import ROOT
 
 CODE = ("tidings", "flows", "tasks", "campaigns", "server.py")
-USE_CASES = ("accept", "confirm", "enrol", "deliver", "outcome", "replay", "reconcile", "mirror", "operate", "gather")
+USE_CASES = (
+    "accept",
+    "alerts",
+    "confirm",
+    "enrol",
+    "deliver",
+    "outcome",
+    "replay",
+    "reconcile",
+    "mirror",
+    "operate",
+    "gather",
+)
 PURE = (
     "consent",
     "segment",

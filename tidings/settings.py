@@ -177,7 +177,7 @@ class Settings(BaseSettings):
         None,
         block="alert-urls",
         description="Where alerts go, as Apprise addresses (discord://…, mailto://…, ntfy://…), separated by commas; "
-        "without any, alerts are only in the log and in `tidings alerts`",
+        "without any, alerts are only in the log and the ledger",
     )
     late_after_minutes: float = setting(
         5.0, gt=0, description="A mail that is due for longer than this and has not left raises an alert"
