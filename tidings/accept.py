@@ -25,6 +25,8 @@ log = logging.getLogger("tidings.accept")
 
 #: Webhooks that are stored by one commit at most.
 GROUP_LIMIT = 200
+#: So many are stored while the group before them still is.
+BESIDE = 32
 #: For this long after Prefect did not answer, webhooks are answered 202 without asking it.
 AWAY_SECONDS = 2.0
 
@@ -94,7 +96,7 @@ class Intake:
         self._runs = runs
         self._now = now
         self._gatherings = Gatherings(ledger, runs, now=now)
-        self._grouped = Grouped(self._accept, limit=GROUP_LIMIT)
+        self._grouped = Grouped(self._accept, limit=GROUP_LIMIT, beside=BESIDE)
         self._dispatches: dict[UUID, asyncio.Task[UUID | None]] = {}
         self._in_flight: Counter[str] = Counter()
         self._away_until = 0.0

@@ -36,9 +36,11 @@ STEADY_SECONDS = 10.0
 MOST_EVENTS = 2000
 #: The run starts this long after the gathering has closed: commits under way at the closing still make it.
 MARGIN_SECONDS = 0.5
-#: From this many events on, the next gathering is opened before the last one closes, so that nobody waits for it.
+#: From this many events on, the next gathering is opened before the last one closes or is full, so that nobody waits
+#: for it.
 BUSY = 50
 AHEAD_SECONDS = 1.0
+NEARLY_FULL = MOST_EVENTS // 2
 
 
 @dataclass
@@ -83,7 +85,8 @@ class Gatherings:
             return None
         current.count += count
         self._current[deployment] = current
-        if current.count >= BUSY and current.closes - time.monotonic() < AHEAD_SECONDS:
+        closes_soon = current.count >= BUSY and current.closes - time.monotonic() < AHEAD_SECONDS
+        if closes_soon or current.count >= NEARLY_FULL:
             self._prepare(deployment)
         return current
 

@@ -12,6 +12,8 @@ from tidings.redact import redact
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 #: uvicorn's formatter takes this logger's arguments apart, so they stay what they are.
 _ACCESS = "uvicorn.access"
+#: Our own formatters redact the whole line, fields and all.
+_OURS = "tidings."
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
@@ -53,7 +55,7 @@ class _Redacted(logging.LogRecord):
         super().__init__(*args, **kwargs)
         if self.name == _ACCESS and isinstance(self.args, tuple):
             self.args = tuple(redact(arg) if isinstance(arg, str) else arg for arg in self.args)
-        else:
+        elif self.args or not self.name.startswith(_OURS):  # an event's name of ours hides nothing
             said = self._said()
             shown = redact(said)
             if shown != said:

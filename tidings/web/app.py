@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from tidings.accept import Intake
@@ -18,6 +19,7 @@ from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
 from tidings.outcome import Reports
 from tidings.web import confirm, docs, health, operate, resend_webhook, unsubscribe, verify, webhooks
+from tidings.web.direct import Direct, Server
 from tidings.web.form import Form
 from tidings.web.keeper import keep_always
 from tidings.web.middleware import BodyCap, Origins, SecurityHeaders, security_headers
@@ -29,9 +31,9 @@ log = logging.getLogger("tidings.web")
 LARGEST_BODY = 256 * 1024
 
 
-def create_app() -> FastAPI:
+def create_app() -> Server:
     """The application. Settings and campaigns are read when it starts, not when it is imported."""
-    app = FastAPI(
+    app = Server(
         title="Tidings",
         summary="Webhooks in, the right sequence of emails out.",
         lifespan=_lifespan,
@@ -53,7 +55,7 @@ def create_app() -> FastAPI:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: Server) -> AsyncIterator[None]:
     settings = await asyncio.to_thread(settings_of_this_process)
     configure(as_json=settings.log_json)
     await asyncio.to_thread(verify.prepare, settings)
@@ -65,10 +67,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         captcha = Captcha.of(settings)
         app.state.form = form = Form(parts.ledger, settings, captcha=captcha, now=utc_now)
         app.state.readiness = health.Readiness(parts)
-        app.router.routes.insert(0, webhooks.direct(parts.campaigns))
         app.include_router(webhooks.router(parts.campaigns))
+        app.direct = Direct(webhooks.direct(parts.campaigns), unavailable=_unavailable, broken=_broken)
         app.openapi_schema = None
         always = [asyncio.create_task(t) for t in (keep_always(parts, utc_now), form.write_tally_always())]
+        # All that was imported stays for ever: the garbage collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         log.info("server.started", extra={"webhooks": len(parts.campaigns.webhooks)})
         try:
             yield

@@ -90,6 +90,17 @@ class SecurityHeaders:
         await self._app(scope, receive, with_headers)
 
 
+def cors(app: ASGIApp, scope: Scope) -> CORSMiddleware:
+    """What lets the websites of the settings read answers; no other page may."""
+    return CORSMiddleware(
+        app,
+        allow_origins=scope["app"].state.parts.settings.origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["content-type"],
+        expose_headers=["retry-after"],  # for a form that tells its visitor when to try again
+    )
+
+
 class Origins:
     """CORS for the websites of the settings, which are known only once the application has started."""
 
@@ -103,11 +114,5 @@ class Origins:
             await self._app(scope, receive, send)
             return
         if self._allowed is None:
-            self._allowed = CORSMiddleware(
-                self._app,
-                allow_origins=scope["app"].state.parts.settings.origins,
-                allow_methods=["GET", "POST"],
-                allow_headers=["content-type"],
-                expose_headers=["retry-after"],  # for a form that tells its visitor when to try again
-            )
+            self._allowed = cors(self._app, scope)
         await self._allowed(scope, receive, send)

@@ -19,7 +19,7 @@ from tidings.campaign import Campaign, Campaigns, Payload, Webhook, explain
 from tidings.form import Signals
 from tidings.ledger import inbox
 from tidings.model import Arrival, Receipt, Scheme
-from tidings.web.direct import Direct, Endpoint
+from tidings.web.direct import Endpoint
 from tidings.web.form import NO_VISIT, Form
 from tidings.web.values import Problem
 from tidings.web.verify import Delivery, Verified
@@ -57,9 +57,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def direct(campaigns: Campaigns) -> Direct:
-    """What serves the routes of all campaigns."""
-    return Direct({f"/webhook/{w.path}": _directly(campaign, w) for campaign, w in campaigns.webhooks})
+def direct(campaigns: Campaigns) -> dict[str, Endpoint]:
+    """What serves the routes of all campaigns, by path."""
+    return {f"/webhook/{w.path}": _directly(campaign, w) for campaign, w in campaigns.webhooks}
 
 
 def _directly(campaign: Campaign, webhook: Webhook) -> Endpoint:
