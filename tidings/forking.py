@@ -17,15 +17,17 @@ log = logging.getLogger("tidings.worker")
 
 
 def start_fork_server(preload: Sequence[str]) -> None:
-    """Import these modules, then start multiprocessing's fork server as a fork of this process.
+    """Import and prepare these modules, then start multiprocessing's fork server as a fork of this process.
 
     By itself multiprocessing starts it as a new interpreter, which imports everything a second time: 45 MB and some
     seconds of CPU at every start (docs/performance.md). A process with threads cannot be forked safely; then, and when
     the server has died and is started anew, it is done multiprocessing's way. Call it before anything else.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
-    for module in preload:
-        importlib.import_module(module)
+    for name in preload:
+        module = importlib.import_module(name)
+        if hasattr(module, "prepare"):
+            module.prepare()
     if threading.active_count() > 1 or not hasattr(os, "fork"):
         log.warning("worker.imports_not_shared", extra={"threads": threading.active_count()})
         return

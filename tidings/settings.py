@@ -468,6 +468,17 @@ def folders(listed: str) -> list[Path]:
     return [ROOT / part.strip() for part in listed.split(",") if part.strip()]
 
 
+class _Campaigns(BaseSettings):
+    model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", env_ignore_empty=True)
+
+    campaigns_dirs: str = "campaigns"
+
+
+def campaign_folders() -> list[Path]:
+    """The folders of CAMPAIGNS_DIRS alone, for what is prepared before all settings are known."""
+    return folders(_Campaigns().campaigns_dirs)
+
+
 class _Database(BaseSettings):
     model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", env_ignore_empty=True)
 

@@ -6,6 +6,8 @@ This module is imported once in the process that runs are forked from. It starts
 from __future__ import annotations
 
 import asyncio
+import importlib
+from contextlib import suppress
 from typing import Any, cast
 from uuid import UUID
 
@@ -17,7 +19,40 @@ from prefect.logging.loggers import flow_run_logger
 import flows.handler
 import flows.notion_mirror
 import flows.send_email
-import flows.sweep  # noqa: F401
+import flows.sweep
+from tidings import tls
+from tidings.campaign import load_campaigns
+from tidings.errors import CampaignError
+from tidings.settings import campaign_folders
+
+
+#: What Prefect and its libraries import late, in the middle of every run: 50 ms of each. Names of their insides, so one
+#: that is gone after an upgrade is done without.
+LATE = (
+    "anyio._backends._asyncio",
+    "prefect.concurrency.services",
+    "prefect.task_engine",
+    "prefect.utilities.visualization",
+)
+
+
+def prepare() -> None:
+    """Make what every run would make for itself: late imports, the campaigns, their flows, the TLS context.
+
+    A campaign that cannot be loaded is told of by the runs, which try again.
+    """
+    tls.prepare()
+    for name in LATE:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    try:
+        campaigns = load_campaigns(campaign_folders())
+    except CampaignError:
+        return
+    for campaign, webhook in campaigns.webhooks:
+        flows.handler.handler(campaign, webhook)
+    for campaign in campaigns.values():
+        flows.send_email.sender(campaign)
 
 
 def run(flow_run_id: UUID) -> int:

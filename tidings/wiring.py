@@ -24,6 +24,7 @@ from tidings.notion_schema import Database, databases
 from tidings.pace import Pace
 from tidings.redact import hide
 from tidings.settings import Settings
+from tidings.tls import share_contexts
 from tidings.unsubscribe import Links
 
 
@@ -100,6 +101,7 @@ async def open_app(
     """Everything a process needs, closed again at the end. From here on its secrets are in no log and no error."""
     hide(settings.secrets)
     redact_all_logs()
+    share_contexts()
     campaigns = campaigns or load_campaigns(settings.campaign_folders)
     ledger = Ledger(settings.async_database_url)
     notion = Notion(
