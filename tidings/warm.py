@@ -25,7 +25,6 @@ from tidings.campaign import load_campaigns
 from tidings.errors import CampaignError
 from tidings.settings import campaign_folders
 
-
 #: What Prefect and its libraries import late, in the middle of every run: 50 ms of each. Names of their insides, so one
 #: that is gone after an upgrade is done without.
 LATE = (
