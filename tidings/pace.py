@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TypedDict
 
 from tidings.ledger import Ledger, turns
 from tidings.ledger.memory import Memory
@@ -13,6 +14,19 @@ log = logging.getLogger("tidings.pace")
 MEMO = "resend-requests-per-second"
 #: Part of the allowed rate that is used, as Resend counts in whole seconds of its own clock.
 SHARE = 0.95
+
+
+class Window(TypedDict):
+    """At most so many turns in any so many seconds."""
+
+    turns: int
+    window: float
+
+
+def _window(rate: float) -> Window:
+    """Resend counts the requests of one second; a rate below one is one request in a longer while."""
+    turns = max(1, int(rate))
+    return {"turns": turns, "window": turns / (rate * SHARE)}
 
 
 class Pace:
@@ -29,7 +43,7 @@ class Pace:
         """Returns when a request may be made. Raises LedgerUnavailable."""
         rate = await self._rate()
         async with self._ledger.transaction() as connection:
-            wait = await turns.take(connection, "resend", 1 / (rate * SHARE))
+            wait = await turns.take(connection, "resend", **_window(rate))
         await asyncio.sleep(wait)
 
     async def _rate(self) -> float:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
+
+import pytest
 
 from tidings.ledger import Ledger, turns
 from tidings.ledger.memory import Memory
@@ -19,33 +22,47 @@ async def test_workers_together__make_no_more_requests_than_allowed(ledger: Ledg
     at: list[float] = []
 
     async def work(worker: Pace) -> None:
-        for _ in range(5):
+        for _ in range(15):
             await worker.turn()
             at.append(time.monotonic())
 
-    began = time.monotonic()
     await asyncio.gather(*(work(worker) for worker in workers))
 
-    assert len(at) == 20
-    assert time.monotonic() - began >= 19 / (20 * SHARE) - 0.05
+    assert len(at) == 60
+    seconds = [later - sooner for sooner, later in zip(at, at[20:], strict=False)]
+    assert min(seconds) >= 1 / SHARE - 0.05
+
+
+async def waits(ledger: Ledger, name: str, count: int) -> list[float]:
+    """Of so many turns at four in two seconds, asked for at one moment: how long each has to wait."""
+    async with ledger.transaction() as connection:
+        return [await turns.take(connection, name, turns=4, window=2.0) for _ in range(count)]
 
 
 async def test_who_comes_after_a_pause__waits_for_nobody(ledger: Ledger) -> None:
-    async with ledger.transaction() as connection:
-        first = [await turns.take(connection, "x", 0.5) for _ in range(3)]
-    async with ledger.transaction() as connection:
-        other = await turns.take(connection, "y", 0.5)
+    first, other = await waits(ledger, "x", 6), await waits(ledger, "y", 1)
 
-    assert first[0] == other == 0
-    assert 0.4 < first[1] <= 0.5
-    assert 0.9 < first[2] <= 1.0
+    assert first[0] == other[0] == 0
+    gaps = [later - sooner for sooner, later in pairwise(first)]
+    assert gaps[:3] == pytest.approx([0.15] * 3, abs=0.05)  # what was missed comes closely
+    assert first[4] == pytest.approx(2.0, abs=0.05)  # and no fifth in two seconds
+    assert first[5] == pytest.approx(2.15, abs=0.05)
+
+
+async def test_no_window_of_any_two_seconds__has_more_turns_than_it_may(ledger: Ledger) -> None:
+    at: list[float] = []
+    for pause in (0.0, 0.3, 0.7, 0.0, 0.4):
+        await asyncio.sleep(pause)
+        at += [time.monotonic() + wait for wait in await waits(ledger, "x", 3)]
+
+    assert at == sorted(at)
+    assert all(later - sooner > 1.95 for sooner, later in zip(at, at[4:], strict=False))
 
 
 async def test_a_clock_that_was_set_back__stops_nobody_for_long(ledger: Ledger) -> None:
-    await Memory(ledger).remember("turn:x", str(time.time() + 3600))
+    await Memory(ledger).remember("turns:x", f"{{{time.time() + 3600}}}")
 
-    async with ledger.transaction() as connection:
-        assert await turns.take(connection, "x", 0.5) <= turns.LONGEST_SECONDS
+    assert (await waits(ledger, "x", 1))[0] <= turns.LONGEST_SECONDS
 
 
 async def test_a_rate_that_resend_names__counts_for_all_from_now_on(ledger: Ledger) -> None:

@@ -7,20 +7,39 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 #: Nobody is told to wait longer: a time further ahead than this was written by a clock that has since been set back.
 LONGEST_SECONDS = 30.0
+#: Turns that were missed are made up for, but no closer to each other than this part of the even gap.
+CLOSEST = 0.3
 
+# The row holds the times of the last turns, as many as fit into a window. The next one comes when the first of them is
+# a window ago.
 _TAKE = text("""
 INSERT INTO memo AS t (key, value, updated_at)
-VALUES (:key, CAST(extract(epoch FROM clock_timestamp()) + CAST(:gap AS float8) AS text), now())
+VALUES (:key, CAST(ARRAY[CAST(extract(epoch FROM clock_timestamp()) AS float8)] AS text), now())
 ON CONFLICT (key) DO UPDATE SET
-    value = CAST(least(greatest(CAST(t.value AS float8), extract(epoch FROM clock_timestamp())),
-                       extract(epoch FROM clock_timestamp()) + CAST(:longest AS float8))
-                 + CAST(:gap AS float8) AS text),
+    value = (
+        SELECT CAST(taken[greatest(1, cardinality(taken) - :turns + 2):] || least(
+            greatest(clock, taken[cardinality(taken)] + :closest,
+                     CASE WHEN cardinality(taken) >= :turns
+                          THEN taken[cardinality(taken) - :turns + 1] + CAST(:window AS float8) END),
+            clock + :longest) AS text)
+        FROM (SELECT CAST(t.value AS float8[]) AS taken,
+                     CAST(extract(epoch FROM clock_timestamp()) AS float8) AS clock) AS before
+    ),
     updated_at = now()
-RETURNING CAST(value AS float8) - CAST(:gap AS float8) - extract(epoch FROM clock_timestamp()) AS wait
+RETURNING (CAST(value AS float8[]))[cardinality(CAST(value AS float8[]))]
+          - CAST(extract(epoch FROM clock_timestamp()) AS float8) AS wait
 """)
 
 
-async def take(connection: AsyncConnection, name: str, gap: float) -> float:
-    """The next turn, `gap` seconds after the one before it; returns in how many seconds it comes."""
-    rows = await connection.execute(_TAKE, {"key": f"turn:{name}", "gap": gap, "longest": LONGEST_SECONDS})
+async def take(connection: AsyncConnection, name: str, *, turns: int, window: float) -> float:
+    """The next turn, so that there are at most `turns` in any `window` seconds; returns in how many seconds it comes.
+
+    Turns come evenly, one behind the other; after a pause those that were missed come closer together.
+    """
+    even = window / turns
+    rows = await connection.execute(
+        _TAKE,
+        {"key": f"turns:{name}", "turns": turns, "window": window, "closest": even * CLOSEST,
+         "longest": LONGEST_SECONDS},
+    )  # fmt: skip
     return max(0.0, float(rows.scalar_one()))
