@@ -1,9 +1,12 @@
 """The deployment `tidings-notion-mirror`: brings Notion's rows up to date from the ledger.
 
-The server starts it when rows have changed, once a minute at most; a schedule does so in any case.
+The server starts it when rows have changed, once a minute at most, and every ten minutes when they are many; a schedule
+does so in any case.
 """
 
 from __future__ import annotations
+
+import os
 
 from prefect import flow
 
@@ -17,6 +20,7 @@ from tidings.wiring import open_app
 @flow(name="tidings-notion-mirror", flow_run_name="Notion mirror", persist_result=False)
 async def mirror_to_notion() -> None:
     """Write what has changed; never in the way of a mail."""
+    os.nice(10)  # a process of its own: what sends mails comes first
     async with open_app(settings_of_this_process()) as app, alive(app.ledger, run_id()):
         for kind, count in (await mirror_rows(app.mirror)).items():
             print(f"{kind}: {count} written")

@@ -66,7 +66,7 @@ class FakeRuns:
     async def open_handler(self, deployment: str, dispatch_id: UUID, at: datetime) -> UUID:
         return self._once(FakeRun(uuid4(), f"dispatch:{dispatch_id}", deployment, gathers=True, at=at)).id
 
-    async def start_mirror(self, now: datetime) -> UUID:
+    async def start_mirror(self, now: datetime, every: timedelta) -> UUID:
         return self._once(FakeRun(uuid4(), f"mirror:{now:%Y-%m-%dT%H:%M}", "tidings-notion-mirror", at=now)).id
 
     async def ended_lately(self, since: datetime) -> dict[UUID, str]:

@@ -34,6 +34,10 @@ MOST_ATTEMPTS = 12
 #: Events that came while Prefect was away and are dispatched together.
 GROUP = 1000
 
+#: Notion is brought up to date once in such a while; from so many rows on more seldom, as Notion takes three a second
+#: and ten thousand signups in an hour are to be a thousand runs in Prefect at most.
+OFTEN, SELDOM, MANY_ROWS = timedelta(minutes=1), timedelta(minutes=10), 100
+
 CANCELLED_BY_A_PERSON = "cancelled in Prefect's dashboard"
 
 
@@ -42,7 +46,7 @@ class AllRuns(Runs, Protocol):
 
     async def start_later(self, deployment: str, seconds: float, now: datetime) -> tuple[datetime, UUID]: ...
     async def ended_lately(self, since: datetime) -> dict[UUID, str]: ...
-    async def start_mirror(self, now: datetime) -> UUID: ...
+    async def start_mirror(self, now: datetime, every: timedelta) -> UUID: ...
 
 
 class Graves(Protocol):
@@ -149,10 +153,10 @@ async def follow_cancellations(ledger: Ledger, runs: AllRuns, now: datetime, *, 
 async def mirror_changes(ledger: Ledger, runs: AllRuns, now: datetime) -> int:
     """Have Notion brought up to date when rows have changed."""
     async with ledger.reading() as connection:
-        if not await mirror.changed(connection):
-            return 0
-    await runs.start_mirror(now)
-    return 1
+        waiting = await mirror.waiting(connection, MANY_ROWS)
+    if waiting:
+        await runs.start_mirror(now, SELDOM if waiting >= MANY_ROWS else OFTEN)
+    return int(waiting > 0)
 
 
 async def schedule_unplanned(ledger: Ledger, runs: Runs, now: datetime) -> int:

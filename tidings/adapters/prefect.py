@@ -165,12 +165,12 @@ class PrefectRuns:
             )
             await self.client.set_flow_run_state(run_id, state)
 
-    async def start_mirror(self, now: datetime) -> UUID:
-        """A run that brings Notion up to date; one a minute at most, whoever asks."""
+    async def start_mirror(self, now: datetime, every: timedelta) -> UUID:
+        """A run that brings Notion up to date; one in so long a while at most, whoever asks."""
         run = await self._run(
             MIRROR_DEPLOYMENT,
             parameters={},
-            idempotency_key=f"mirror:{now:%Y-%m-%dT%H:%M}",
+            idempotency_key=f"mirror:{every.total_seconds():g}:{int(now.timestamp() // every.total_seconds())}",
             flow_run_name=f"Notion · {now:%Y-%m-%d %H:%M} UTC",
         )
         return run.id

@@ -23,9 +23,8 @@ DATABASE = "growth"
 REPEATS = 60
 #: Mails of one sequence; so many messages does an enrolment have.
 MAILS = 7
-#: How many messages of the ledger still wait. A business that sends ten thousand mails a month for eight years has as
-#: many ahead of it as one that began last month.
-WAITING = 5_000
+#: One in so many messages of the ledger still waits: a business that has sent more has more ahead of it.
+WAITING_SHARE = 10
 
 # Everything that is over is delivered and mirrored; what waits is spread over the minutes of the next days.
 _FILL = """
@@ -51,11 +50,36 @@ SELECT gen_random_uuid(), e.id, 'christmas', 'nurture', p, 'christmas_email_' ||
        gen_random_uuid()::text, $3, $3, $3, $3
 FROM enrolments e CROSS JOIN generate_series(1, $4::int) AS p
 """
+# What goes with them: what each was handed over with, what Resend reported, and what else is known of the contacts.
+_BESIDE = (
+    """INSERT INTO dispatch (id, deployment, created_at)
+       SELECT dispatch_id, deployment, received_at FROM event ON CONFLICT DO NOTHING""",
+    """INSERT INTO claim (id, campaign, created_at, lease_until, attempts, first_sent_at, settled_at)
+       SELECT id, campaign, updated_at, updated_at, 1, updated_at, updated_at FROM message WHERE position = 1
+       ON CONFLICT DO NOTHING""",
+    """UPDATE message m SET claim_id = c.id FROM message c
+       WHERE c.enrolment_id = m.enrolment_id AND c.position = 1 AND m.claim_id IS NULL AND m.state <> 'scheduled'""",
+    """INSERT INTO outcome (svix_id, type, provider_id, state, occurred_at, received_at, body)
+       SELECT kind || provider_id, 'email.' || kind, provider_id, kind, sent_at, sent_at, '{}'
+       FROM message CROSS JOIN (VALUES ('sent'), ('delivered')) AS k (kind) WHERE provider_id IS NOT NULL
+       ON CONFLICT DO NOTHING""",
+    """INSERT INTO booking (key, contact_id, state, starts_at, booked_at, said_at)
+       SELECT 'bench:' || id, id, 'cancelled', created_at, created_at, created_at FROM contact
+       ON CONFLICT DO NOTHING""",
+    """INSERT INTO milestone (kind, key, contact_id, at)
+       SELECT 'signed', 'bench:' || id, id, created_at FROM contact ON CONFLICT DO NOTHING""",
+    """INSERT INTO suppression (id, contact_id, reason, source, created_at, until)
+       SELECT id, id, 'bounced 3 times in a row', 'resend', created_at, created_at FROM contact
+       ON CONFLICT DO NOTHING""",
+)
+# As many of a minute have one run.
 _WAIT = """
-UPDATE message SET state = 'scheduled', provider_id = NULL, sent_at = NULL, flow_run_id = gen_random_uuid(),
+UPDATE message SET state = 'scheduled', provider_id = NULL, sent_at = NULL, claim_id = NULL,
+       flow_run_id = CAST(md5(CAST(n / 50 AS text)) AS uuid),
        due_at = $1::timestamptz + (n / 50) * interval '1 minute',
        slot_at = $1::timestamptz + (n / 50) * interval '1 minute'
-FROM (SELECT id AS wanted, row_number() OVER () AS n FROM (SELECT id FROM message LIMIT $2::int) AS few) AS chosen
+FROM (SELECT id AS wanted, row_number() OVER () AS n
+      FROM (SELECT id FROM message WHERE state <> 'scheduled' LIMIT $2::int) AS few) AS chosen
 WHERE id = wanted
 """
 
@@ -64,6 +88,9 @@ WHERE id = wanted
 class Size:
     messages: tuple[int, ...]
 
+
+#: Looked at every five minutes, and by its nature as long as what waits.
+LINEAR = {"runs that mails count on"}
 
 Query = Callable[[AsyncConnection, int], Awaitable[object]]
 
@@ -89,7 +116,7 @@ async def measure(site: Site, size: Size) -> list[Figure]:
     first, last = size.messages[0], size.messages[-1]
     return [
         Figure(section=SECTION, name=f"{name}, {last:,} messages", value=times[-1], unit="ms", better="less",
-               baseline_name=f"{first:,} messages", baseline=times[0], aim_ratio=2.0,
+               baseline_name=f"{first:,} messages", baseline=times[0], aim_ratio=None if name in LINEAR else 2.0,
                note="between: " + ", ".join(f"{t:.2f} ms" for t in times[1:-1]) if len(times) > 2 else "")
         for name, times in found.items()
     ]  # fmt: skip
@@ -102,13 +129,16 @@ async def _fill(site: Site, have: int, want: int) -> int:
 
 
 async def fill(connection: asyncpg.Connection[Any], have: int, want: int, now: datetime) -> None:
-    """Contacts number `have` to `want`, each with a sequence that is over; WAITING mails of all of them still wait."""
+    """Contacts number `have` to `want`, each with a sequence that is over but for the mails that still wait."""
     for start in range(have, want, 10_000):
         end = min(start + 10_000, want) - 1
         await connection.execute(_FILL, start, end, now - timedelta(days=30), MAILS, timeout=600)
+    for statement in _BESIDE:
+        await connection.execute(statement, timeout=900)
     waiting = await connection.fetchval("SELECT count(*) FROM message WHERE state = 'scheduled'")
-    if waiting < WAITING:
-        await connection.execute(_WAIT, now.replace(second=0, microsecond=0), WAITING - waiting)
+    wanted = want * MAILS // WAITING_SHARE
+    if waiting < wanted:
+        await connection.execute(_WAIT, now.replace(second=0, microsecond=0), wanted - waiting)
     await connection.execute("VACUUM ANALYZE", timeout=600)
 
 

@@ -8,12 +8,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Table, select, update
+from sqlalchemy import Table, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger.tables import contact, enrolment, message
 from tidings.model import ASKING, FINAL_STATES, MessageState
 
+#: A mail that still waits has no row. In the words of the index, which PostgreSQL would not know behind parameters.
+_DONE = text("message.state <> 'scheduled' AND message.state NOT IN ('sending', 'held')")
 _LEFT = {MessageState.SENT, MessageState.DELIVERED, MessageState.BOUNCED, MessageState.COMPLAINED}
 
 
@@ -113,9 +115,7 @@ async def _messages(connection: AsyncConnection, limit: int) -> list[Row]:
         select(message, contact.c.email)
         .join(enrolment, enrolment.c.id == message.c.enrolment_id)
         .join(contact, contact.c.id == enrolment.c.contact_id)
-        .where(message.c.state != MessageState.SCHEDULED.value)
-        .where(message.c.state != MessageState.SENDING.value)
-        .where(message.c.state != MessageState.HELD.value)
+        .where(_DONE)
         .where(message.c.mirrored_at.is_distinct_from(message.c.updated_at))
         .order_by(message.c.updated_at)
         .limit(limit)
@@ -142,9 +142,14 @@ KINDS = (
 )
 
 
-async def changed(connection: AsyncConnection) -> bool:
-    """Whether Notion shows any row out of date."""
+async def waiting(connection: AsyncConnection, most: int) -> int:
+    """How many rows Notion shows out of date; no more than `most` of each kind are counted."""
+    found = 0
     for kind in KINDS:
-        if await kind.changed(connection, 1):
-            return True
-    return False
+        behind = kind.table.c.mirrored_at.is_distinct_from(kind.table.c.updated_at)
+        # In the index's order: else PostgreSQL, to which most rows are "distinct from" something, would not use it.
+        rows = select(kind.table.c.updated_at).where(behind).order_by(kind.table.c.updated_at).limit(most)
+        if kind.table is message:
+            rows = rows.where(_DONE)
+        found += int((await connection.execute(select(func.count()).select_from(rows.subquery()))).scalar_one())
+    return found

@@ -82,9 +82,10 @@ def _report(row: Any) -> Report:
 # An opening or a click within seconds of the delivery is a scanner's, which looks at every mail before the contact
 # does. Before the delivery was reported nobody can tell, so these count when that has come in: in whatever order
 # reports arrive, the result is the same.
+# Notion does not show these times, so the row is not marked for it.
 _NOTE = text("""
 UPDATE message m SET delivered_at = n.delivered_at, delayed_at = n.delayed_at, opened_at = n.opened_at,
-                     clicked_at = n.clicked_at, updated_at = now()
+                     clicked_at = n.clicked_at
 FROM (
     SELECT d.provider_id, d.delivered_at, d.delayed_at,
            min(o.occurred_at) FILTER (WHERE o.type = 'email.opened' AND late) AS opened_at,

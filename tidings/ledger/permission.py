@@ -62,8 +62,9 @@ SELECT * FROM (
          WHERE s.contact_id = w.contact_id AND s.lifted_at IS NULL AND (s.until IS NULL OR s.until > now())
            AND (s.sequence IS NULL OR s.sequence = w.sequence)
          ORDER BY s.created_at LIMIT 1),
-        CASE WHEN c.consent IS FALSE AND w.consent_basis IS DISTINCT FROM 'purchase' AND c.consent_at >= w.consent_at
-             THEN :withdrawn END,
+        (SELECT CAST(:withdrawn AS text) FROM contact c
+         WHERE c.id = w.contact_id AND c.consent IS FALSE AND c.consent_at >= w.consent_at
+           AND w.consent_basis IS DISTINCT FROM 'purchase'),
         CASE WHEN w.consent_expires_at <= now()
              THEN 'consent implied by ' || w.consent_basis || ' has run out' END,
         (SELECT o.because FROM unnest(CAST(:over AS text[]), CAST(:over_because AS text[])) AS o (state, because)
@@ -77,7 +78,7 @@ SELECT * FROM (
                        WHERE om.enrolment_id = o.id AND om.state IN ('scheduled', 'sending'))
          ORDER BY k.priority DESC LIMIT 1)
     ) AS reason
-    FROM wanted w JOIN contact c ON c.id = w.contact_id
+    FROM wanted w
 ) found WHERE reason IS NOT NULL
 """)  # noqa: S608  (only our own words are put in)
 
