@@ -67,7 +67,8 @@ _BESIDE = (
        SELECT 'bench:' || id, id, 'cancelled', created_at, created_at, created_at FROM contact
        ON CONFLICT DO NOTHING""",
     """INSERT INTO milestone (kind, key, contact_id, at)
-       SELECT 'signed', 'bench:' || id, id, created_at FROM contact ON CONFLICT DO NOTHING""",
+       SELECT kind, 'bench:' || id, id, created_at FROM contact CROSS JOIN (VALUES ('paid'), ('signed')) AS k (kind)
+       ON CONFLICT DO NOTHING""",
     """INSERT INTO suppression (id, contact_id, reason, source, created_at, until)
        SELECT id, id, 'bounced 3 times in a row', 'resend', created_at, created_at FROM contact
        ON CONFLICT DO NOTHING""",

@@ -48,7 +48,7 @@ WITH wanted AS (
            coalesce(e.consent_at, e.created_at) AS consent_at, {_ENTERED} AS entered_at,
            e.anchor, b.state AS booking, b.starts_at
     FROM message m JOIN enrolment e ON e.id = m.enrolment_id JOIN event v ON v.id = e.event_id
-    LEFT JOIN booking b ON b.key = e.booking
+    LEFT JOIN LATERAL (SELECT state, starts_at FROM booking WHERE key = e.booking LIMIT 1) b ON true
     WHERE m.id = ANY(CAST(:ids AS uuid[]))
 ), {_RULES},
 rank AS (
