@@ -18,6 +18,9 @@ import flows.handler
 import flows.notion_mirror
 import flows.send_email
 import flows.sweep  # noqa: F401
+from tidings.code import source
+
+source()  # of what is imported here: files that change later are not what runs have
 
 
 def run(flow_run_id: UUID) -> int:

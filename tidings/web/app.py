@@ -64,6 +64,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.parts, app.state.intake, app.state.reports = parts, intake, reports
         captcha = Captcha.of(settings)
         app.state.form = form = Form(parts.ledger, settings, captcha=captcha, now=utc_now)
+        app.state.instance = health.Instance(parts)
         app.state.readiness = health.Readiness(parts)
         app.router.routes.insert(0, webhooks.direct(parts.campaigns))
         app.include_router(webhooks.router(parts.campaigns))
