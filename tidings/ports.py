@@ -33,6 +33,22 @@ class Calendar(Protocol):
         ...
 
 
+class Door(Protocol):
+    """This server's public address, as a sender of webhooks reaches it."""
+
+    async def post(self, path: str, body: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, Any]]:
+        """Status and JSON of the answer; empty where there was none. Raises ServiceError when nobody answers."""
+        ...
+
+
+class Deadman(Protocol):
+    """Somebody outside who raises the alarm when it is not told in time that all is well."""
+
+    async def well(self) -> None: ...
+
+    async def failed(self, why: str) -> None: ...
+
+
 class Turns(Protocol):
     """Who may ask the sender, and when: one pace for all workers."""
 

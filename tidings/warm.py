@@ -14,6 +14,7 @@ from prefect.engine import handle_engine_signals
 from prefect.flow_engine import load_flow, load_flow_run, run_flow
 from prefect.logging.loggers import flow_run_logger
 
+import flows.canary
 import flows.handler
 import flows.notion_mirror
 import flows.send_email

@@ -192,7 +192,7 @@ async def test_f20_prefect_at_our_public_address__is_told(
 
     async def version(self: public.PublicSide, path: str) -> public.Answer:
         assert path == "/api/admin/version"
-        return public.Answer(200, "3.8.8", {}, '"3.8.8"')
+        return public.Answer(200, "3.8.8", {})
 
     monkeypatch.setattr(public.PublicSide, "get", version)
     word = await ask("prefect-closed")

@@ -18,7 +18,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
-from tidings.adapters.prefect import MIRROR_DEPLOYMENT, prefect_errors
+from tidings.adapters.prefect import CANARY_DEPLOYMENT, MIRROR_DEPLOYMENT, prefect_errors
 from tidings.campaign import Campaigns
 from tidings.settings import ROOT, Settings
 
@@ -39,9 +39,9 @@ class Wanted:
     description: str = ""
 
 
-def wanted(campaigns: Campaigns) -> Iterator[Wanted]:
-    """Every deployment: a handler a webhook, a sender a campaign, and the two that look after all of them."""
-    from flows import handler, notion_mirror, send_email, sweep
+def wanted(campaigns: Campaigns, canary_hours: float = 0) -> Iterator[Wanted]:
+    """Every deployment: a handler a webhook, a sender a campaign, and those that look after all of them."""
+    from flows import canary, handler, notion_mirror, send_email, sweep
 
     for campaign, webhook in campaigns.webhooks:
         yield Wanted(
@@ -77,12 +77,21 @@ def wanted(campaigns: Campaigns) -> Iterator[Wanted]:
         concurrency=1,
         description="Brings Notion's rows up to date from the ledger",
     )
+    yield Wanted(
+        name=CANARY_DEPLOYMENT,
+        flow=canary.canary,
+        entrypoint="flows.canary.canary",
+        tags=("tidings",),
+        every=timedelta(hours=canary_hours) if canary_hours else None,
+        concurrency=1,
+        description="Sends a canary through the whole chain",
+    )
 
 
 async def deploy(client: PrefectClient, campaigns: Campaigns, settings: Settings) -> list[str]:
     """Create or update the work pool and every deployment; returns their names. Harmless to repeat."""
     await _work_pool(client, settings.work_pool)
-    return [await _deploy(client, each, settings.work_pool) for each in wanted(campaigns)]
+    return [await _deploy(client, each, settings.work_pool) for each in wanted(campaigns, settings.canary_hours)]
 
 
 async def _work_pool(client: PrefectClient, name: str) -> None:

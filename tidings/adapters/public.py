@@ -24,13 +24,6 @@ class Answer:
     status: int
     body: Any
     headers: Mapping[str, str]
-    text: str
-
-    @property
-    def told(self) -> str:
-        """What a person may be shown of it."""
-        detail = self.body.get("detail") if isinstance(self.body, dict) else None
-        return str(detail or self.text)[:300]
 
 
 class PublicSide:
@@ -54,9 +47,11 @@ class PublicSide:
         asks = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
         return await self._ask("OPTIONS", path, headers={"origin": origin, **asks})
 
-    async def post(self, path: str, body: str, headers: Mapping[str, str]) -> Answer:
-        """Post JSON, as a sender does."""
-        return await self._ask("POST", path, content=body, headers={"content-type": "application/json", **headers})
+    async def post(self, path: str, body: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, Any]]:
+        """Post JSON, as a sender does; returns the status and the answer's object, empty where there was none."""
+        given = {"content-type": "application/json", **headers}
+        answer = await self._ask("POST", path, content=body, headers=given)
+        return answer.status, answer.body if isinstance(answer.body, dict) else {}
 
     async def _ask(self, method: str, path: str, **given: Any) -> Answer:
         answer = await _call(self._client.request(method, path, **given), f"{self.url}{path}")
@@ -88,4 +83,4 @@ def _understood(answer: httpx.Response) -> Answer:
         body = answer.json()
     except ValueError:
         body = None
-    return Answer(answer.status_code, body, {k.lower(): v for k, v in answer.headers.items()}, answer.text)
+    return Answer(answer.status_code, body, {k.lower(): v for k, v in answer.headers.items()})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -31,6 +33,11 @@ class Memory:
             statement = insert(memo).values(key=key, value=value, updated_at=func.now())
             await connection.execute(statement.on_conflict_do_nothing(index_elements=["key"]))
             return str((await connection.execute(select(memo.c.value).where(memo.c.key == key))).scalar_one())
+
+    async def since(self, key: str) -> datetime | None:
+        """When this was remembered last; None: it is not."""
+        async with self._ledger.reading() as connection:
+            return (await connection.execute(select(memo.c.updated_at).where(memo.c.key == key))).scalar_one_or_none()
 
     async def beginning(self, prefix: str) -> dict[str, str]:
         """Everything whose key begins with these letters, by the rest of the key."""

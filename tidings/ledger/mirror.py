@@ -12,8 +12,10 @@ from sqlalchemy import Table, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger.tables import contact, enrolment, message
-from tidings.model import ASKING, FINAL_STATES, MessageState
+from tidings.model import ASKING, FINAL_STATES, INTERNAL, MessageState
 
+#: Canaries are not shown.
+OF_PEOPLE = ~contact.c.attributes.has_key(INTERNAL)
 _LEFT = {MessageState.SENT, MessageState.DELIVERED, MessageState.BOUNCED, MessageState.COMPLAINED}
 
 
@@ -46,6 +48,7 @@ class Kind:
 async def _contacts(connection: AsyncConnection, limit: int) -> list[Row]:
     rows = await connection.execute(
         select(contact)
+        .where(OF_PEOPLE)
         .where(contact.c.mirrored_at.is_distinct_from(contact.c.updated_at))
         .order_by(contact.c.updated_at)
         .limit(limit)
@@ -72,6 +75,7 @@ async def _enrolments(connection: AsyncConnection, limit: int) -> list[Row]:
         await connection.execute(
             select(enrolment, contact.c.email)
             .join(contact, contact.c.id == enrolment.c.contact_id)
+            .where(OF_PEOPLE)
             .where(enrolment.c.mirrored_at.is_distinct_from(enrolment.c.updated_at))
             .order_by(enrolment.c.updated_at)
             .limit(limit)
@@ -113,6 +117,7 @@ async def _messages(connection: AsyncConnection, limit: int) -> list[Row]:
         select(message, contact.c.email)
         .join(enrolment, enrolment.c.id == message.c.enrolment_id)
         .join(contact, contact.c.id == enrolment.c.contact_id)
+        .where(OF_PEOPLE)
         .where(message.c.state != MessageState.SCHEDULED.value)
         .where(message.c.state != MessageState.SENDING.value)
         .where(message.c.state != MessageState.HELD.value)

@@ -63,7 +63,7 @@ def direct(campaigns: Campaigns) -> Direct:
 
 
 def _directly(campaign: Campaign, webhook: Webhook) -> Endpoint:
-    verified, receive = Verified(webhook), _endpoint(campaign, webhook)
+    verified, receive = Verified(webhook, internal=campaign.internal), _endpoint(campaign, webhook)
 
     async def verify_and_receive(request: Request) -> JSONResponse:
         answered: JSONResponse = await receive(request, await verified(request))
@@ -75,7 +75,7 @@ def _directly(campaign: Campaign, webhook: Webhook) -> Endpoint:
 def router(campaigns: Campaigns) -> APIRouter:
     """The routes of all campaigns as OpenAPI shows them."""
     routes = APIRouter(prefix="/webhook", tags=["webhooks"])
-    for campaign, webhook in campaigns.webhooks:
+    for campaign, webhook in campaigns.for_people.webhooks:
         routes.add_api_route(
             f"/{webhook.path}",
             _endpoint(campaign, webhook),
