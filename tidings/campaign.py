@@ -375,7 +375,7 @@ def load_campaigns(folders: list[Path]) -> Campaigns:
         found += [_load(path) for path in files]
     if not found:
         raise CampaignError(Campaigns.NO_PATHS.format(folders=", ".join(str(f) for f in folders)))
-    return Campaigns(found)
+    return Campaigns(sorted(found, key=lambda campaign: campaign.internal))  # people come first
 
 
 def _load(path: Path) -> Campaign:
