@@ -130,8 +130,9 @@ async def _push(
 class Checked:
     """A template and what is wrong with it; nothing when `problem` is None."""
 
-    template: str
+    campaign: str
     sequence: str
+    template: str
     problem: str | None
 
 
@@ -146,7 +147,8 @@ async def check_templates(
             contexts = sample_contexts(campaigns, campaign.name, sequence.name, facts, now)
             for name in sequence.templates:
                 trying = check_asking if name == sequence.confirmation else check
-                results.append(Checked(name, sequence.name, _problem(found[name], contexts, trying)))
+                problem = _problem(found[name], contexts, trying)
+                results.append(Checked(campaign.name, sequence.name, name, problem))
     return results
 
 

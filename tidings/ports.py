@@ -33,6 +33,25 @@ class Calendar(Protocol):
         ...
 
 
+class Subscription(Protocol):
+    """A webhook subscription at a service: where it posts, what it tells of, and whether it is switched on."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def active(self) -> bool: ...
+
+    @property
+    def events(self) -> frozenset[str]: ...
+
+
+class Subscriptions(Protocol):
+    """A service that posts webhooks, as it lists them itself."""
+
+    async def subscriptions(self) -> Sequence[Subscription]: ...
+
+
 class Door(Protocol):
     """This server's public address, as a sender of webhooks reaches it."""
 

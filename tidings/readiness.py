@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidings.doctor import engine, providers, public, store
+from tidings.doctor import engine, providers, public, senders, store
 from tidings.doctor.check import Check
 
 #: Seconds that a word is good for: of our own parts, of what costs a request elsewhere, of what seldom changes.
@@ -24,6 +24,7 @@ FURTHER = (
     Check("clock", store.clocks, FAR),
     Check("public-url", public.public, FAR),
     Check("cors", public.cors, FAR),
+    Check("secrets", senders.secrets, FAR),
     Check("prefect-closed", engine.exposed, FAR),
 )
 

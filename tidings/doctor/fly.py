@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from uuid import UUID
@@ -23,6 +24,7 @@ POLL_SECONDS = 0.3
 
 def fly(wait: float) -> bool:
     """Whether it came back within so many seconds."""
+    logging.getLogger("tidings.canary").setLevel(logging.CRITICAL)  # what it says is shown here anyway
     return asyncio.run(_fly(wait))
 
 

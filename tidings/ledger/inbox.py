@@ -532,3 +532,14 @@ async def count_events(connection: AsyncConnection, *, since: datetime, without:
         .order_by(event.c.source, event.c.state, func.count().desc())
     )
     return list(rows.all())
+
+
+_EVER_HANDLED = text("""
+SELECT s.source FROM unnest(CAST(:sources AS text[])) AS s (source)
+WHERE EXISTS (SELECT FROM event e WHERE e.source = s.source AND e.state = 'handled')
+""")
+
+
+async def ever_handled(connection: AsyncConnection, sources: Sequence[str]) -> set[str]:
+    """Of these webhooks, those of which an event has ever become an enrolment."""
+    return set((await connection.execute(_EVER_HANDLED, {"sources": list(sources)})).scalars())

@@ -19,6 +19,7 @@ from tidings.logs import configure
 from tidings.outcome import Reports
 from tidings.web import confirm, docs, health, operate, resend_webhook, unsubscribe, verify, webhooks
 from tidings.web.form import Form
+from tidings.web.gate import Gate
 from tidings.web.keeper import keep_always
 from tidings.web.middleware import BodyCap, Origins, SecurityHeaders, security_headers
 from tidings.wiring import open_app, utc_now
@@ -64,6 +65,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.parts, app.state.intake, app.state.reports = parts, intake, reports
         captcha = Captcha.of(settings)
         app.state.form = form = Form(parts.ledger, settings, captcha=captcha, now=utc_now)
+        app.state.gate = gate = Gate(parts)
         app.state.instance = health.Instance(parts)
         app.state.readiness = health.Readiness(parts)
         app.router.routes.insert(0, webhooks.direct(parts.campaigns))
@@ -72,7 +74,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         always = [asyncio.create_task(t) for t in (keep_always(parts, utc_now), form.write_tally_always())]
         log.info("server.started", extra={"webhooks": len(parts.campaigns.webhooks)})
         try:
-            yield
+            async with gate.watched():
+                yield
         finally:
             for task in always:
                 task.cancel()

@@ -15,6 +15,7 @@ from tidings.doctor.check import Check, State, Word, wrong
 from tidings.errors import LedgerUnavailable, RetryLater
 from tidings.instance import instance_of
 from tidings.readiness import CHECKS
+from tidings.web.gate import Gate
 from tidings.wiring import App, utc_now
 
 router = APIRouter(tags=["health"])
@@ -88,12 +89,20 @@ async def _within(call: Awaitable[Word]) -> Word:
 
 
 @router.get("/health", summary="The process lives")
-async def live(request: Request) -> dict[str, str | None]:
-    """`instance` is the same for all servers on one ledger; null while the ledger has not been reached."""
-    return {"status": "ok", "instance": await request.app.state.instance.known()}
+async def live(request: Request) -> JSONResponse:
+    """`instance` is the same for all servers on one ledger; null while the ledger has not been reached.
+
+    503 in production while the ledger is older than this code: a container that cannot work takes nobody's place.
+    """
+    shut: str | None = request.app.state.gate.shut
+    said = {"status": f"refusing: {shut}" if shut else "ok", "instance": await request.app.state.instance.known()}
+    return JSONResponse(said, status_code=503 if shut else 200)
 
 
 @router.get("/health/ready", summary="Every part is proven, with a reason for each that is not")
 async def ready(request: Request) -> JSONResponse:
     result = await request.app.state.readiness.result()
+    gate: Gate = request.app.state.gate
+    if closed := ({"all": gate.shut} if gate.shut else gate.closed):
+        result |= {"ready": False, "closed": closed}
     return JSONResponse(result, status_code=200 if result["ready"] else 503)

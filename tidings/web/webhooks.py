@@ -21,6 +21,7 @@ from tidings.ledger import inbox
 from tidings.model import Arrival, Receipt, Scheme
 from tidings.web.direct import Direct, Endpoint
 from tidings.web.form import NO_VISIT, Form
+from tidings.web.gate import RETRY_AFTER, Gate
 from tidings.web.values import Problem
 from tidings.web.verify import Delivery, Verified
 from tidings.wiring import App, utc_now
@@ -53,7 +54,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     415: {"model": Problem, "description": "The body is not declared as application/json"},
     422: {"model": Problem, "description": "A field is missing or wrong; the answer names it"},
     429: {"model": Problem, "description": "Too many public forms of one sender; send it again after Retry-After"},
-    503: {"model": Problem, "description": "Not stored; try again after the time in Retry-After"},
+    503: {"model": Problem, "description": "Not stored, and why; try again after the time in Retry-After"},
 }
 
 
@@ -135,6 +136,9 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
     async def receive(request: Request, delivery: Delivery = verified) -> JSONResponse:
         parts: App = request.app.state.parts
         intake: Intake = request.app.state.intake
+        gate: Gate = request.app.state.gate
+        if closed := gate.reason(webhook.path):
+            raise HTTPException(503, f"This webhook cannot work yet, so it takes nothing in: {closed}", RETRY_AFTER)
         raw = delivery.raw
         try:
             payload = parse(webhook, raw, delivery.scheme)
