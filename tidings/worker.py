@@ -63,8 +63,9 @@ class WarmProcessWorker(ProcessWorker):
 
     type = "process"
 
-    def __init__(self, *, wake: Wake, **kwargs: Any) -> None:
+    def __init__(self, *, wake: Wake, memory: Memory, **kwargs: Any) -> None:
         super().__init__(prefetch_seconds=PREFETCH_SECONDS, **kwargs)
+        self._memory = memory
         self._wake = wake
         self._look = asyncio.Event()
         self._leaving = False
@@ -158,6 +159,8 @@ class WarmProcessWorker(ProcessWorker):
     async def leave(self) -> None:
         """Take no new runs, and give those under way time to end."""
         self._leaving = True
+        with suppress(LedgerUnavailable):  # Prefect takes it for alive a while longer: its code is nobody's any more
+            await self._memory.forget(f"{TOLD}{self.name}")
         with anyio.move_on_after(LEAVE_SECONDS):
             while self._processes:
                 await asyncio.sleep(0.1)
@@ -293,8 +296,9 @@ def serve(settings: Settings) -> None:
     hide(settings.secrets)
     configure(as_json=settings.log_json)
     dsn = settings.async_database_url.replace("postgresql+asyncpg://", "postgresql://", 1)
+    memory = Memory(Ledger(settings.async_database_url, pool_size=1))
     asyncio.run(_serve(WarmProcessWorker(
-        wake=Wake(dsn), work_pool_name=settings.work_pool, limit=settings.worker_concurrency,
+        wake=Wake(dsn), memory=memory, work_pool_name=settings.work_pool, limit=settings.worker_concurrency,
         create_pool_if_not_found=False, name=f"tidings {socket.gethostname()} {os.getpid()}",
     )))  # fmt: skip
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,12 +24,15 @@ from worlds import make_templates, now
 from tidings.adapters import public
 from tidings.adapters.notion import BODY, SUBJECT, TITLE, Notion
 from tidings.code import Code, of_this_process
-from tidings.doctor import engine, store
+from tidings.doctor import engine, senders, store
 from tidings.doctor.check import Check, State, Word, wrong
 from tidings.doctor.run import examine
 from tidings.errors import LedgerUnavailable, RetryLater
 from tidings.instance import LEDGER_ID
+from tidings.model import Scheme
 from tidings.readiness import CHECKS, all_checks
+from tidings.settings import ROOT
+from tidings.settings import SECRETS as SECRETS_OF
 from tidings.web.health import Instance
 
 #: Where the application's settings say that it is.
@@ -416,3 +424,70 @@ async def test_the_examination__asks_all_and_lets_none_hold_up_the_others(
     assert found["hangs"] == wrong("no answer within 0.3 s")
     assert found["busy"] == wrong("the token is not valid")
     assert found["ledger"].state is State.OK
+
+
+def test_settings_that_are_wrong__are_told_and_nothing_else_is_claimed(tmp_path: Path) -> None:
+    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "POSTAL_ADDRESS": " ", "COLUMNS": "250"}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tidings", "doctor", "--json"], env=given, cwd=tmp_path, capture_output=True, text=True
+    )
+
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["ok"]) == (1, False)
+    assert "POSTAL_ADDRESS must be the postal address of the business" in found["checks"]["settings"]["text"]
+    assert "NOTION_TOKEN is missing" in found["checks"]["settings"]["text"]
+    others = {name: check["state"] for name, check in found["checks"].items() if name != "settings"}
+    assert others == dict.fromkeys((c.name for c in all_checks()), "unknown")
+
+
+# -- senders -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Subscribed:
+    url: str
+    active: bool = True
+    events: frozenset[str] = frozenset({"invitee.created", "invitee.canceled", "invitee_no_show.created"})
+
+
+CALENDLYS = "https://t.tidings.test/webhook/calendly-noshow"
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ([Subscribed(CALENDLYS)], None),
+        ([Subscribed(CALENDLYS, active=False), Subscribed(f"{CALENDLYS}/")], None),
+        ([], f"calendly has no webhook subscription that posts to {CALENDLYS}"),
+        ([Subscribed("https://other.test/x")], "has no webhook subscription that posts to"),
+        ([Subscribed(CALENDLYS, active=False)], "has switched off the subscription"),
+        ([Subscribed(CALENDLYS, events=frozenset({"invitee.created"}))], "invitee.canceled, invitee_no_show.created"),
+    ],
+)
+async def test_f22_a_senders_subscription__is_there_and_switched_on(
+    web: Web, there: list[Subscribed], told: str | None
+) -> None:
+    class Service:
+        async def subscriptions(self) -> list[Subscribed]:
+            return there
+
+    proof = senders.subscriptions(lambda settings: {Scheme.CALENDLY: Service()})
+
+    word = await proof(web.app.state.parts, now())
+
+    assert (word.state is State.WRONG) is (told is not None)
+    assert (told or "calendly") in word.text
+
+
+async def test_f20_a_webhook_that_lets_nobody_in__is_told_in_production(ask: Ask) -> None:
+    real = {"resend_api_url": "https://api.resend.com"}
+    assert (await ask("secrets", **real)).state is State.OK
+
+    none = dict.fromkeys(SECRETS_OF.values())
+    word = await ask("secrets", **real, **none)
+
+    assert word.state is State.WRONG
+    assert "/webhook/postcall-maybe lets nobody in: set WEBHOOK_TOKENS or STANDARD_WEBHOOK_SECRETS" in word.text
+    assert "christmas-signup" not in word.text
+    assert (await ask("secrets", **none)).state is State.OK
