@@ -27,8 +27,10 @@ from tidings.code import Code, of_this_process
 from tidings.doctor import engine, senders, store
 from tidings.doctor.check import Check, State, Word, wrong
 from tidings.doctor.run import examine
-from tidings.errors import LedgerUnavailable, RetryLater
+from tidings.errors import LedgerUnavailable, Refused, RetryLater
 from tidings.instance import LEDGER_ID
+from tidings.ledger import Ledger
+from tidings.ledger.memory import Memory
 from tidings.model import Scheme
 from tidings.readiness import CHECKS, all_checks
 from tidings.settings import ROOT
@@ -396,6 +398,53 @@ async def test_a_webhook_that_resend_has_disabled__is_told(ask: Ask, box: Sandbo
     box.http.patch(f"{box.url}/resend/webhooks/{there['id']}", json={"status": "disabled"}, headers=key)
 
     assert "is disabled at Resend" in (await ask("resend-webhook")).text
+
+
+# -- refusals come with their cure ---------------------------------------------------------------------------
+
+
+async def test_a_resend_key_that_is_not_valid__is_told_with_its_cure(ask: Ask, box: Sandbox) -> None:
+    box.set(resend_tokens=["re_another"])
+
+    word = await ask("resend")
+
+    assert word.state is State.WRONG
+    assert "403 invalid_api_key" in word.text
+    assert "set RESEND_API_KEY" in word.text
+
+
+async def test_a_notion_token_that_is_not_valid__is_told_with_its_cure(ask: Ask, box: Sandbox) -> None:
+    box.set(notion_tokens=["ntn_another"])
+
+    word = await ask("notion")
+
+    assert word.state is State.WRONG
+    assert "401 unauthorized" in word.text
+    assert "set NOTION_TOKEN" in word.text
+
+
+async def test_a_prefect_that_does_not_take_our_password__is_told_with_the_cure(
+    web: Web, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuses(*_: object) -> None:
+        raise Refused("Prefect", "the API: 401 Unauthorized", status=401)
+
+    monkeypatch.setattr(type(web.app.state.parts.runs), "ping", refuses)
+
+    assert "set PREFECT_API_AUTH_STRING" in (await ask("prefect")).text
+
+
+async def test_without_the_ledger__the_others_are_unknown_and_not_broken(web: Web, ask: Ask) -> None:
+    parts = web.app.state.parts
+    away = Ledger("postgresql+asyncpg://nobody@127.0.0.1:9/nothing")
+    notion = Notion(token="ntn_test", api_url=parts.settings.notion_api_url, memory=Memory(away))
+    alone = replace(parts, ledger=away, notion=notion)
+    found = {f.name: f.word async for f in examine(alone, [c for c in all_checks() if c.name in {"ledger", "notion"}])}
+
+    assert found["ledger"].state is State.WRONG
+    assert "DATABASE_URL" in found["ledger"].text
+    assert found["notion"].state is State.UNKNOWN
+    assert "the ledger comes first" in found["notion"].text
 
 
 # -- the examination -----------------------------------------------------------------------------------------

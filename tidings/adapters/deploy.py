@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from prefect import Flow
@@ -104,7 +105,7 @@ async def _work_pool(client: PrefectClient, name: str) -> None:
 
 async def _deploy(client: PrefectClient, each: Wanted, pool: str) -> str:
     flow_id = await client.create_flow(each.flow)
-    schema = _schema(each)
+    schema = _schema(each.flow)
     schedules = [DeploymentScheduleCreate(schedule=IntervalSchedule(interval=each.every))] if each.every else []
     await client.create_deployment(
         flow_id=flow_id,
@@ -137,7 +138,7 @@ def _problem(each: Wanted, deployment: DeploymentResponse | None, pool: str) -> 
     what = f"deployment {each.name!r}"
     if deployment is None:
         return f"{what} is missing in Prefect; run: tidings deploy"
-    if _signature(deployment.parameter_openapi_schema or {}) != _signature(_schema(each)):
+    if _signature(deployment.parameter_openapi_schema or {}) != _signature(_schema(each.flow)):
         return f"{what} has other parameters than the code; run: tidings deploy, and restart the worker"
     if deployment.entrypoint != each.entrypoint:
         return f"{what} runs {deployment.entrypoint} and not {each.entrypoint}; run: tidings deploy"
@@ -146,8 +147,9 @@ def _problem(each: Wanted, deployment: DeploymentResponse | None, pool: str) -> 
     return f"{what} is paused in Prefect; resume it there" if deployment.paused else None
 
 
-def _schema(each: Wanted) -> dict[str, Any]:
-    return parameter_schema(each.flow).model_dump_for_openapi()
+@cache
+def _schema(flow: Flow[..., Any]) -> dict[str, Any]:
+    return parameter_schema(flow).model_dump_for_openapi()
 
 
 def _signature(schema: Mapping[str, Any]) -> str:
@@ -158,7 +160,7 @@ def _signature(schema: Mapping[str, Any]) -> str:
 
 def signatures(campaigns: Campaigns) -> dict[str, str]:
     """By deployment, a digest of the parameters that its flow takes in this process's code."""
-    return {each.name: _signature(_schema(each)) for each in wanted(campaigns)}
+    return {each.name: _signature(_schema(each.flow)) for each in wanted(campaigns)}
 
 
 async def live_workers(client: PrefectClient, pool: str, now: datetime) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from tidings.errors import RetryLater, TidingsError
+from tidings.errors import LedgerUnavailable, Refused, RetryLater, TidingsError
 from tidings.wiring import App
 
 TOO_MANY = 429
@@ -55,6 +56,17 @@ def all_of(problems: Sequence[str], seen: str = "") -> Word:
     return wrong("; ".join(problems)) if problems else ok(seen)
 
 
+@contextmanager
+def cure(text: str, *statuses: int) -> Iterator[None]:
+    """Add to a service's refusal with one of these statuses what to do about it."""
+    try:
+        yield
+    except Refused as error:
+        if error.status in statuses:
+            raise Refused(error.service, f"{error.detail}; {text}", status=error.status, code=error.code) from error
+        raise
+
+
 @dataclass(frozen=True)
 class Check:
     """One part of the chain. Its word is good for `fresh` seconds: Notion and Resend must not be asked often."""
@@ -71,6 +83,8 @@ class Check:
             if error.status == TOO_MANY:
                 raise  # it answers, so it lives; what was known of it before still holds
             return wrong(str(error))
+        except LedgerUnavailable as error:
+            return unknown(f"the ledger comes first: {error}")
         except TidingsError as error:
             return wrong(str(error))
 

@@ -12,8 +12,8 @@ from tidings.adapters.deploy import live_workers, problems, signatures
 from tidings.adapters.prefect import lets_anyone_in
 from tidings.adapters.public import PublicSide
 from tidings.code import Code, of_this_process
-from tidings.doctor.check import Word, all_of, ok, unknown, wrong
-from tidings.errors import ServiceError
+from tidings.doctor.check import Word, all_of, cure, ok, unknown, wrong
+from tidings.errors import LedgerUnavailable, ServiceError
 from tidings.ledger.memory import Memory
 from tidings.settings import LOOPBACK
 from tidings.wiring import App
@@ -27,8 +27,9 @@ LOCK_IT = (
 
 async def prefect(parts: App, now: datetime) -> Word:
     """The API answers and takes our password."""
-    await parts.runs.ping()
     settings = parts.settings
+    with cure("set PREFECT_API_AUTH_STRING to the PREFECT_SERVER_API_AUTH_STRING of Prefect's server", 401, 403):
+        await parts.runs.ping()
     # With the real Resend this is a production; on the same machine nobody else reaches Prefect.
     if settings.real and not _of_this_machine(settings.prefect_api_url):
         if await lets_anyone_in(settings.prefect_api_url):
@@ -81,7 +82,10 @@ async def worker(parts: App, now: datetime) -> Word:
     live = await live_workers(parts.runs.client, pool, now)
     if not live:
         return wrong(f"no worker is polling the work pool {pool!r}; start one: tidings worker")
-    told = await Memory(parts.ledger).beginning(TOLD)
+    try:
+        told = await Memory(parts.ledger).beginning(TOLD)
+    except LedgerUnavailable as error:
+        return unknown(f"{', '.join(live)} polls {pool!r}; which code it runs is not known: {error}")
     known = {name: Code.from_json(told[name]) for name in live if name in told}
     if not known:
         return unknown(f"{', '.join(live)} polls {pool!r}, and has not told which code it runs")

@@ -8,7 +8,7 @@ from email.utils import parseaddr
 from typing import TypeVar
 
 from tidings.adapters.resend import Domain
-from tidings.doctor.check import Word, all_of, ok, unknown, wrong
+from tidings.doctor.check import Word, all_of, cure, ok, unknown, wrong
 from tidings.errors import Refused
 from tidings.notion_setup import check_templates, property_problems
 from tidings.wiring import App, mirrored
@@ -28,7 +28,8 @@ class _MayOnlySend(Exception):
 
 async def _seen(call: Awaitable[T]) -> T:
     try:
-        return await call
+        with cure("set RESEND_API_KEY to a key of resend.com/api-keys", 401, 403):
+            return await call
     except Refused as error:
         if error.code == "restricted_api_key":
             raise _MayOnlySend from error
@@ -37,7 +38,8 @@ async def _seen(call: Awaitable[T]) -> T:
 
 async def notion(parts: App, now: datetime) -> Word:
     """The token is good, and every database has the properties that the code needs."""
-    await parts.notion.whoami()
+    with cure("set NOTION_TOKEN to the secret of the integration", 401):
+        await parts.notion.whoami()
     found, databases = [], mirrored(parts.settings, parts.campaigns).values()
     for database, given in databases:
         found += await property_problems(parts.notion, database, given)

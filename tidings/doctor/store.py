@@ -20,8 +20,11 @@ SKEW_SECONDS = 60.0
 
 async def ledger(parts: App, now: datetime) -> Word:
     """PostgreSQL answers, and has this code's tables."""
-    with unavailable_is_ours():
-        at = await revision(parts.ledger.engine)
+    try:
+        with unavailable_is_ours():
+            at = await revision(parts.ledger.engine)
+    except LedgerUnavailable as error:
+        return wrong(f"{error} Look at PostgreSQL, its disk and DATABASE_URL")
     if at == head():
         return ok(f"at revision {at}")
     return wrong(f"the ledger is at revision {at}, this code needs {head()}; run: tidings migrate")
@@ -29,10 +32,7 @@ async def ledger(parts: App, now: datetime) -> Word:
 
 async def clock(parts: App, now: datetime) -> Word:
     """This machine's clock agrees with the ledger's."""
-    try:
-        return _judged({"the ledger": await _ledgers_skew(parts)})
-    except LedgerUnavailable as error:
-        return unknown(str(error))
+    return _judged({"the ledger": await _ledgers_skew(parts)})
 
 
 async def clocks(parts: App, now: datetime) -> Word:
