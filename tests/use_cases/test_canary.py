@@ -232,6 +232,16 @@ async def test_a_canary_that_does_not_come_back__is_told_with_its_station(
     assert len(cage.deadman.told) == 1
 
 
+async def test_a_lost_canary__is_told_once_however_many_have_seen_it(cage: Birdcage) -> None:
+    canary_id = await cage.send()
+
+    async with cage.world.ledger.transaction() as connection:
+        told = [await canaries.give_up(connection, canary_id, why) for why in ("seen by the server", "by the sweep")]
+
+    assert told == [True, False]
+    assert (await cage.journey(canary_id)).problem == "seen by the server"
+
+
 async def test_a_canary_that_comes_back_late__ends_the_alarm(cage: Birdcage) -> None:
     canary_id = await cage.send(now() - BACK_WITHIN - timedelta(minutes=1))
     await cage.look()
