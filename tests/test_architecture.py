@@ -15,6 +15,7 @@ CODE = ("tidings", "flows", "tasks", "campaigns", "server.py")
 USE_CASES = (
     "accept",
     "alerts",
+    "canary",
     "confirm",
     "enrol",
     "deliver",
@@ -24,6 +25,7 @@ USE_CASES = (
     "mirror",
     "operate",
     "gather",
+    "instance",
 )
 PURE = (
     "consent",

@@ -247,6 +247,9 @@ class Campaign:
     #: Contexts that `tidings templates check` renders every template with, one for each kind of contact.
     samples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     folder: Path = Path()
+    #: Tidings' own, for no people: counted in no figure, shown in no documentation, and let in by our own signature
+    #: only.
+    internal: bool = False
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -340,6 +343,16 @@ class Campaigns(Mapping[str, Campaign]):
         return len(self._by_name)
 
     @property
+    def for_people(self) -> Campaigns:
+        """Without those that are Tidings' own."""
+        return Campaigns([c for c in self.values() if not c.internal])
+
+    @property
+    def internal(self) -> list[str]:
+        """The names of those that are Tidings' own."""
+        return [c.name for c in self.values() if c.internal]
+
+    @property
     def webhooks(self) -> list[tuple[Campaign, Webhook]]:
         return [(c, w) for c in self.values() for w in c.webhooks]
 
@@ -362,7 +375,7 @@ def load_campaigns(folders: list[Path]) -> Campaigns:
         found += [_load(path) for path in files]
     if not found:
         raise CampaignError(Campaigns.NO_PATHS.format(folders=", ".join(str(f) for f in folders)))
-    return Campaigns(found)
+    return Campaigns(sorted(found, key=lambda campaign: campaign.internal))  # people come first
 
 
 def _load(path: Path) -> Campaign:

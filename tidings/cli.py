@@ -16,6 +16,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tidings.commands.canary import canary
+from tidings.commands.doctor import doctor
 from tidings.errors import TidingsError
 
 app = typer.Typer(
@@ -36,6 +38,8 @@ app.add_typer(events_app, name="events")
 app.add_typer(messages_app, name="messages")
 app.add_typer(suppress_app, name="suppress")
 app.add_typer(consent_app, name="consent")
+app.command()(doctor)
+app.command()(canary)
 
 #: Wide where nobody reads it on a screen, so that an id can be taken out of a table by a script.
 out = Console(width=None if sys.stdout.isatty() else 240)
@@ -100,14 +104,18 @@ def deploy() -> None:
     """Create or update Prefect's work pool and every deployment. Harmless to repeat."""
     from tidings.adapters.blocks import settings_of_this_process
     from tidings.adapters.deploy import deploy as run
-    from tidings.adapters.prefect import open_client
+    from tidings.adapters.prefect import PrefectRuns, open_client
     from tidings.campaign import load_campaigns
 
     settings = settings_of_this_process()
 
     async def go() -> list[str]:
         async with open_client() as client:
-            return await run(client, load_campaigns(settings.campaign_folders), settings)
+            names = await run(client, load_campaigns(settings.campaign_folders), settings)
+            if settings.canary_hours:
+                at = await PrefectRuns(client, {}).start_canary(datetime.now(UTC))
+                names.append(f"… and a canary is sent at {at:%H:%M:%S} UTC")
+            return names
 
     for name in asyncio.run(go()):
         out.print(f"deployed {name}")
@@ -257,7 +265,7 @@ def stats(days: Annotated[int, typer.Option(min=1, max=90, help="How many days, 
         since = today - timedelta(days=days - 1)
         async with parts.ledger.reading() as connection:
             return (
-                await inbox.count_events(connection, since=since),
+                await inbox.count_events(connection, since=since, without=parts.campaigns.internal),
                 await limits.tally(connection, since=since.date()),
             )
 

@@ -214,6 +214,10 @@ class Consent:
     expires_at: datetime | None
 
 
+#: The attribute of contacts that are no people: Notion does not show them, and no figure counts them.
+INTERNAL = "internal"
+
+
 @dataclass(frozen=True, slots=True)
 class ContactFacts:
     """What one webhook says about a person. Unknown values are None and never overwrite known ones."""

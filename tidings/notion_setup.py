@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tidings.adapters.notion import BODY, SUBJECT, TEMPLATES, TITLE, Notion, rich_text, title_of
+from tidings.adapters.notion import BODY, SUBJECT, TEMPLATES, TITLE, Notion, rich_text, spelled, title_of
 from tidings.campaign import Campaigns
 from tidings.errors import CopyError, Refused, TemplateDuplicated
 from tidings.model import Template
-from tidings.notion_schema import Database
+from tidings.notion_schema import KEY, Database
 from tidings.render import check, check_asking
 
 
@@ -44,14 +44,33 @@ async def _complete(notion: Notion, database: Database, given: str) -> str:
     return "unchanged"
 
 
+#: The database whose properties are read as text.
+_TEMPLATES_FIELD = "notion_templates_db_id"
+#: Kinds of properties that Notion lets nobody write, or that the mirror cannot.
+_UNWRITABLE = frozenset(
+    {"formula", "rollup", "people", "files", "relation", "created_time", "created_by", "last_edited_time",
+     "last_edited_by", "unique_id", "button", "verification", "multi_select"}
+)  # fmt: skip
+#: Rows are looked up by it, and by how the code asks it must be text.
+_ASKED_AS_TEXT = frozenset({KEY})
+
+
 async def property_problems(notion: Notion, database: Database, given: str) -> list[str]:
-    """Properties that the code needs and the database lacks, each with the cure."""
+    """Properties that the code needs and the database lacks or has of another kind, each with the cure (F10)."""
+    schema = await notion.schema(database.setting, given, fresh=True)
     problems = []
-    for name in database.properties:
+    for name, wanted in database.properties.items():
         try:
-            await notion.property_name(database.setting, given, name)
+            spelling = spelled(schema, name, database.setting)
         except Refused as error:
             problems.append(str(error))
+            continue
+        kind, needed = schema[spelling]["type"], next(iter(wanted))
+        if kind in _UNWRITABLE or (kind != needed and (name in _ASKED_AS_TEXT or database.field == _TEMPLATES_FIELD)):
+            problems.append(
+                f"the property {spelling!r} of {database.setting} is of the kind {kind!r}, and has to be {needed!r}; "
+                f"change it in Notion"
+            )
     return problems
 
 
@@ -111,8 +130,9 @@ async def _push(
 class Checked:
     """A template and what is wrong with it; nothing when `problem` is None."""
 
-    template: str
+    campaign: str
     sequence: str
+    template: str
     problem: str | None
 
 
@@ -127,7 +147,8 @@ async def check_templates(
             contexts = sample_contexts(campaigns, campaign.name, sequence.name, facts, now)
             for name in sequence.templates:
                 trying = check_asking if name == sequence.confirmation else check
-                results.append(Checked(name, sequence.name, _problem(found[name], contexts, trying)))
+                problem = _problem(found[name], contexts, trying)
+                results.append(Checked(campaign.name, sequence.name, name, problem))
     return results
 
 

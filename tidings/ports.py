@@ -33,6 +33,41 @@ class Calendar(Protocol):
         ...
 
 
+class Subscription(Protocol):
+    """A webhook subscription at a service: where it posts, what it tells of, and whether it is switched on."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def active(self) -> bool: ...
+
+    @property
+    def events(self) -> frozenset[str]: ...
+
+
+class Subscriptions(Protocol):
+    """A service that posts webhooks, as it lists them itself."""
+
+    async def subscriptions(self) -> Sequence[Subscription]: ...
+
+
+class Door(Protocol):
+    """This server's public address, as a sender of webhooks reaches it."""
+
+    async def post(self, path: str, body: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, Any]]:
+        """Status and JSON of the answer; empty where there was none. Raises ServiceError when nobody answers."""
+        ...
+
+
+class Deadman(Protocol):
+    """Somebody outside who raises the alarm when it is not told in time that all is well."""
+
+    async def well(self) -> None: ...
+
+    async def failed(self, why: str) -> None: ...
+
+
 class Turns(Protocol):
     """Who may ask the sender, and when: one pace for all workers."""
 

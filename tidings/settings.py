@@ -7,6 +7,8 @@ Prefect Secret block named beside it. What is wrong or missing is refused all at
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -307,6 +309,7 @@ class Settings(BaseSettings):
             value = getattr(self, name)
             if isinstance(value, SecretStr):
                 found |= {value.get_secret_value(), *value.get_secret_value().split(",")}
+        found.add(self.canary_secret)
         found |= {word for text in (self.prefect_api_url, *found) for word in (urlsplit(text).password or "",)}
         return {secret.strip() for secret in found} - {""}
 
@@ -318,6 +321,12 @@ class Settings(BaseSettings):
     @property
     def campaign_folders(self) -> list[Path]:
         return folders(self.campaigns_dirs)
+
+    @property
+    def canary_secret(self) -> str:
+        """What canaries are signed with, as Standard Webhooks does. Derived, so that there is nothing to set."""
+        key = hmac.new(self.secret_key.get_secret_value().encode(), b"tidings canary", hashlib.sha256).digest()
+        return "whsec_" + base64.b64encode(key).decode()
 
     def secrets_of(self, scheme: Scheme) -> list[str]:
         """Every secret that a sender of this kind may have now: several while one is replaced."""
@@ -463,9 +472,15 @@ class NotionAccess(BaseSettings):
         return folders(self.campaigns_dirs)
 
 
+#: The campaign by which the chain shows that it works; it is there whatever the others are.
+CANARY = ROOT / "campaigns" / "canary"
+
+
 def folders(listed: str) -> list[Path]:
-    """Folders separated by commas, relative ones from the checkout."""
-    return [ROOT / part.strip() for part in listed.split(",") if part.strip()]
+    """Folders separated by commas, relative ones from the checkout; the canary's is always among them."""
+    found = [ROOT / part.strip() for part in listed.split(",") if part.strip()]
+    there = any(folder.resolve() in {CANARY, CANARY.parent} for folder in found)
+    return found if there else [*found, CANARY]
 
 
 class _Campaigns(BaseSettings):

@@ -16,12 +16,14 @@ from prefect.engine import handle_engine_signals
 from prefect.flow_engine import load_flow, load_flow_run, run_flow
 from prefect.logging.loggers import flow_run_logger
 
+import flows.canary
 import flows.handler
 import flows.notion_mirror
 import flows.send_email
 import flows.sweep
 from tidings import tls
 from tidings.campaign import load_campaigns
+from tidings.code import source
 from tidings.errors import CampaignError
 from tidings.settings import campaign_folders
 
@@ -38,8 +40,11 @@ LATE = (
 def prepare() -> None:
     """Make what every run would make for itself: late imports, the campaigns, their flows, the TLS context.
 
+    And the name of the code that is imported here: files that change later are not what runs have.
+
     A campaign that cannot be loaded is told of by the runs, which try again.
     """
+    source()
     tls.prepare()
     for name in LATE:
         with suppress(ImportError):

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parseaddr
 
 from tidings.adapters.calcom import Calcom
+from tidings.adapters.deadman import DeadmanUrl
 from tidings.adapters.notion import Notion
 from tidings.adapters.prefect import RUNS_PATIENCE_SECONDS, PrefectRuns, open_client
 from tidings.adapters.resend import Resend
@@ -143,6 +144,11 @@ def notion_databases(settings: Settings, campaigns: Campaigns) -> list[tuple[Dat
 def mirrored(settings: Settings, campaigns: Campaigns) -> dict[str, tuple[Database, str]]:
     """The databases by their setting's field, those that are set."""
     return {d.field: (d, given) for d, given in notion_databases(settings, campaigns) if given}
+
+
+def deadman_of(settings: Settings) -> DeadmanUrl | None:
+    """Who is told outside of how canaries fare, where anybody is."""
+    return DeadmanUrl(settings.deadman_url.get_secret_value()) if settings.deadman_url else None
 
 
 def identity(settings: Settings) -> Identity:

@@ -30,6 +30,11 @@ from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
+from tidings.campaign import load_campaigns
+from tidings.code import of_this_process
+from tidings.errors import LedgerUnavailable
+from tidings.ledger import Ledger
+from tidings.ledger.memory import Memory
 from tidings.logs import configure
 from tidings.redact import hide
 from tidings.settings import Settings
@@ -46,6 +51,11 @@ LEAD_SECONDS = 0.3
 LEAVE_SECONDS = 8.0
 #: How long a run that is told to stop may take to do so.
 GRACE_SECONDS = 30.0
+#: Begins the memos in which each worker tells of its code; they are written anew every hour, and kept for a day.
+TOLD = "worker:"
+TELL_SECONDS, TOLD_SECONDS = 3600.0, 86_400.0
+#: After how long a telling that failed is tried again.
+TELL_AGAIN_SECONDS = 15.0
 
 
 class WarmProcessWorker(ProcessWorker):
@@ -53,8 +63,9 @@ class WarmProcessWorker(ProcessWorker):
 
     type = "process"
 
-    def __init__(self, *, wake: Wake, **kwargs: Any) -> None:
+    def __init__(self, *, wake: Wake, memory: Memory, **kwargs: Any) -> None:
         super().__init__(prefetch_seconds=PREFETCH_SECONDS, **kwargs)
+        self._memory = memory
         self._wake = wake
         self._look = asyncio.Event()
         self._leaving = False
@@ -121,7 +132,10 @@ class WarmProcessWorker(ProcessWorker):
         """Poll and be woken until cancelled."""
         await self._warm_up()
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(self._wake.call(self._look.set)), group.create_task(self._look_when_told())]
+            beside = [
+                group.create_task(task)
+                for task in (self._wake.call(self._look.set), self._look_when_told(), self._tell_always())
+            ]
             try:
                 await self.start()
             finally:
@@ -134,9 +148,19 @@ class WarmProcessWorker(ProcessWorker):
         process.start()
         await exited(process)
 
+    async def _tell_always(self) -> None:
+        """Write down which code the runs have: that of the process that they are forked from."""
+        while True:
+            process = self._fork.Process(target=tell_in_child, args=(self.name,))
+            process.start()
+            await exited(process)
+            await asyncio.sleep(TELL_AGAIN_SECONDS if process.exitcode else TELL_SECONDS)
+
     async def leave(self) -> None:
         """Take no new runs, and give those under way time to end."""
         self._leaving = True
+        with suppress(LedgerUnavailable):  # Prefect takes it for alive a while longer: its code is nobody's any more
+            await self._memory.forget(f"{TOLD}{self.name}")
         with anyio.move_on_after(LEAVE_SECONDS):
             while self._processes:
                 await asyncio.sleep(0.1)
@@ -198,6 +222,33 @@ def nothing() -> None:
     """What the first fork does."""
 
 
+def tell_in_child(worker: str) -> None:
+    """Write into the ledger which code this process has; it exits with 1 when the ledger does not take it."""
+    from tidings.adapters.blocks import settings_of_this_process
+
+    settings = settings_of_this_process()
+    hide(settings.secrets)
+    configure(as_json=settings.log_json)
+    try:
+        asyncio.run(_tell(worker, settings))
+    except LedgerUnavailable as error:
+        log.warning("worker.untold", extra={"error": str(error)})
+        sys.exit(1)
+
+
+async def _tell(worker: str, settings: Settings) -> None:
+    from tidings.adapters.deploy import signatures
+
+    ledger = Ledger(settings.async_database_url, pool_size=1)
+    try:
+        memory = Memory(ledger)
+        code = of_this_process(signatures(load_campaigns(settings.campaign_folders)))
+        await memory.remember(f"{TOLD}{worker}", code.to_json())
+        await memory.forget_older(TOLD, TOLD_SECONDS)
+    finally:
+        await ledger.close()
+
+
 def run_in_child(flow_run_id: str, environment: dict[str, str]) -> None:
     """The whole life of one flow run, in its own process."""
     from tidings.warm import run
@@ -245,8 +296,9 @@ def serve(settings: Settings) -> None:
     hide(settings.secrets)
     configure(as_json=settings.log_json)
     dsn = settings.async_database_url.replace("postgresql+asyncpg://", "postgresql://", 1)
+    memory = Memory(Ledger(settings.async_database_url, pool_size=1))
     asyncio.run(_serve(WarmProcessWorker(
-        wake=Wake(dsn), work_pool_name=settings.work_pool, limit=settings.worker_concurrency,
+        wake=Wake(dsn), memory=memory, work_pool_name=settings.work_pool, limit=settings.worker_concurrency,
         create_pool_if_not_found=False, name=f"tidings {socket.gethostname()} {os.getpid()}",
     )))  # fmt: skip
 

@@ -286,7 +286,7 @@ async def _guarded(trial: Trial) -> list[str]:
 async def _mails(trial: Trial) -> list[str]:
     """A signup through the web server becomes all of its mails."""
     at = trial.stack.addresses
-    campaigns = load_campaigns(folders("campaigns"))
+    campaigns = load_campaigns(folders("campaigns")).for_people
     campaign, webhook = campaigns.webhooks[0]
     wanted = len(campaign.sequence(webhook.sequence).steps)
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:

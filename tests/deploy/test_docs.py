@@ -99,7 +99,7 @@ def _curl_lines() -> Iterator[tuple[str, str]]:
 
 
 def test_each_webhook__has_a_curl_line_with_a_valid_body() -> None:
-    webhooks = {webhook.path: webhook for _, webhook in load_campaigns([ROOT / "campaigns"]).webhooks}
+    webhooks = {webhook.path: webhook for _, webhook in load_campaigns([ROOT / "campaigns"]).for_people.webhooks}
     lines = dict(_curl_lines())
 
     assert lines.keys() == webhooks.keys()

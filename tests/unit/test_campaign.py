@@ -12,7 +12,7 @@ from winter import HELLO, WINTER, Hello, webhook
 
 from tidings.campaign import Campaign, Campaigns, Sequence, Step, load_campaigns
 from tidings.errors import CampaignError
-from tidings.settings import ROOT
+from tidings.settings import ROOT, folders
 
 SECOND = """
 from datetime import timedelta
@@ -118,7 +118,8 @@ def test_a_second_campaign__is_loaded_from_a_folder_beside_the_first(tmp_path: P
 
     found = load_campaigns([ROOT / "campaigns", tmp_path])
 
-    assert list(found) == ["christmas", "autumn"]
+    assert list(found) == ["christmas", "autumn", "canary"]
+    assert list(found.for_people) == ["christmas", "autumn"]
     assert "autumn-hello" in [w.path for _, w in found.webhooks]
     assert found.of_template("autumn_2") is found["autumn"]
     assert found["autumn"].send_deployment == "autumn-send-email"
@@ -131,6 +132,13 @@ def test_one_campaigns_own_folder__can_be_named(tmp_path: Path) -> None:
     place = write_campaign(tmp_path, "midsummer")
 
     assert list(load_campaigns([place])) == ["midsummer"]
+
+
+@pytest.mark.parametrize("listed", ["campaigns", "{place}", "campaigns/canary", "campaigns, {place}"])
+def test_the_canary__is_there_whatever_the_campaigns_are(tmp_path: Path, listed: str) -> None:
+    place = write_campaign(tmp_path, "midsummer")
+
+    assert load_campaigns(folders(listed.format(place=place))).internal == ["canary"]
 
 
 def test_campaigns_of_one_name_in_two_places__are_told_apart(tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
-"""Leaving, Resend's reports, health, and the operators' API over HTTP."""
+"""Leaving, Resend's reports, and the operators' API over HTTP."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,7 +16,6 @@ from worlds import address, now
 
 from tidings.ledger import inbox, mails
 from tidings.model import MessageState, Plan, PlannedMessage
-from tidings.readiness import CHECKS
 
 OPERATOR = {"authorization": f"Bearer {ADMIN}"}
 
@@ -203,53 +201,6 @@ async def test_a_signed_body_that_is_no_event__is_a_400(web: Web, body: bytes) -
 async def test_a_type_that_means_nothing_here__is_kept(web: Web, kind: str) -> None:
     assert (await hear(web, report(kind))).status_code == 200
     assert [r.type for r in await web.rows("SELECT type FROM outcome")] == [kind]
-
-
-# -- health --------------------------------------------------------------------------------------------------
-
-
-async def test_health__says_that_the_process_lives(web: Web) -> None:
-    answer = await web.http.get("/health")
-
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
-
-
-async def test_f21_readiness__names_each_part_that_does_not_work(web: Web) -> None:
-    answer = await web.http.get("/health/ready")
-
-    checks = answer.json()["checks"]
-    assert (answer.status_code, answer.json()["ready"]) == (503, False)
-    assert checks["ledger"] == "ok"
-    assert checks["resend"] == "ok"
-    assert "Prefect" in checks["prefect"]
-    assert "does not exist or is not shared" in checks["templates"]
-    assert set(checks) == {"ledger", "prefect", "deployments", "worker", "notion", "templates", "resend"}
-
-
-@pytest.mark.parametrize(
-    ("resend", "prefect", "told"),
-    [
-        ("https://api.resend.com", "http://prefect:4200/api", True),
-        ("https://api.resend.com", "http://127.0.0.1:4200/api", False),
-        ("http://localhost:8025", "http://prefect:4200/api", False),
-    ],
-)
-async def test_f20_a_prefect_that_lets_anyone_in__is_not_ready(
-    web: Web, monkeypatch: pytest.MonkeyPatch, resend: str, prefect: str, told: bool
-) -> None:
-    async def answers(*_: str) -> bool:
-        return True
-
-    parts = web.app.state.parts
-    settings = parts.settings.model_copy(update={"resend_api_url": resend, "prefect_api_url": prefect})
-    monkeypatch.setattr("tidings.readiness.lets_anyone_in", answers)
-    monkeypatch.setattr(type(parts.runs), "ping", answers)
-    check = next(check for check in CHECKS if check.name == "prefect")
-
-    word = await check.prove(replace(parts, settings=settings), now())
-
-    assert word is None or "lets anyone in without a password" in word
-    assert (word is not None) is told
 
 
 # -- operators -----------------------------------------------------------------------------------------------

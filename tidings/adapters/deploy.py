@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from prefect import Flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
-from tidings.adapters.prefect import MIRROR_DEPLOYMENT, prefect_errors
+from tidings.adapters.prefect import CANARY_DEPLOYMENT, MIRROR_DEPLOYMENT, prefect_errors
 from tidings.campaign import Campaigns
 from tidings.settings import ROOT, Settings
 
@@ -34,12 +38,11 @@ class Wanted:
     every: timedelta | None = None
     concurrency: int | None = None
     description: str = ""
-    schema: dict[str, Any] = field(default_factory=dict)
 
 
-def wanted(campaigns: Campaigns) -> Iterator[Wanted]:
-    """Every deployment: a handler a webhook, a sender a campaign, and the two that look after all of them."""
-    from flows import handler, notion_mirror, send_email, sweep
+def wanted(campaigns: Campaigns, canary_hours: float = 0) -> Iterator[Wanted]:
+    """Every deployment: a handler a webhook, a sender a campaign, and those that look after all of them."""
+    from flows import canary, handler, notion_mirror, send_email, sweep
 
     for campaign, webhook in campaigns.webhooks:
         yield Wanted(
@@ -75,12 +78,21 @@ def wanted(campaigns: Campaigns) -> Iterator[Wanted]:
         concurrency=1,
         description="Brings Notion's rows up to date from the ledger",
     )
+    yield Wanted(
+        name=CANARY_DEPLOYMENT,
+        flow=canary.canary,
+        entrypoint="flows.canary.canary",
+        tags=("tidings",),
+        every=timedelta(hours=canary_hours) if canary_hours else None,
+        concurrency=1,
+        description="Sends a canary through the whole chain",
+    )
 
 
 async def deploy(client: PrefectClient, campaigns: Campaigns, settings: Settings) -> list[str]:
     """Create or update the work pool and every deployment; returns their names. Harmless to repeat."""
     await _work_pool(client, settings.work_pool)
-    return [await _deploy(client, each, settings.work_pool) for each in wanted(campaigns)]
+    return [await _deploy(client, each, settings.work_pool) for each in wanted(campaigns, settings.canary_hours)]
 
 
 async def _work_pool(client: PrefectClient, name: str) -> None:
@@ -93,7 +105,7 @@ async def _work_pool(client: PrefectClient, name: str) -> None:
 
 async def _deploy(client: PrefectClient, each: Wanted, pool: str) -> str:
     flow_id = await client.create_flow(each.flow)
-    schema = parameter_schema(each.flow).model_dump_for_openapi()
+    schema = _schema(each.flow)
     schedules = [DeploymentScheduleCreate(schedule=IntervalSchedule(interval=each.every))] if each.every else []
     await client.create_deployment(
         flow_id=flow_id,
@@ -114,22 +126,41 @@ async def _deploy(client: PrefectClient, each: Wanted, pool: str) -> str:
     return each.name
 
 
-async def problems(client: PrefectClient, campaigns: Campaigns) -> list[str]:
-    """What differs between Prefect and the code: missing deployments, other parameters (F4, F8)."""
-    found = []
+async def problems(client: PrefectClient, campaigns: Campaigns, pool: str) -> dict[str, str]:
+    """By deployment, what differs between Prefect and the code: missing, other parameters (F4, F8), or stopped."""
     async with prefect_errors("deployments"):
         there = {d.name: d for d in await client.read_deployments(limit=200)}
-    for each in wanted(campaigns):
-        deployment = there.get(each.name)
-        if deployment is None:
-            found.append(f"deployment {each.name!r} is missing in Prefect; run: tidings deploy")
-            continue
-        schema = parameter_schema(each.flow).model_dump_for_openapi()
-        if (deployment.parameter_openapi_schema or {}).get("properties") != schema.get("properties"):
-            found.append(f"deployment {each.name!r} has other parameters than the code; run: tidings deploy")
-        if deployment.paused:
-            found.append(f"deployment {each.name!r} is paused in Prefect; resume it there")
-    return found
+    found = {each.name: _problem(each, there.get(each.name), pool) for each in wanted(campaigns)}
+    return {name: problem for name, problem in found.items() if problem}
+
+
+def _problem(each: Wanted, deployment: DeploymentResponse | None, pool: str) -> str | None:
+    what = f"deployment {each.name!r}"
+    if deployment is None:
+        return f"{what} is missing in Prefect; run: tidings deploy"
+    if _signature(deployment.parameter_openapi_schema or {}) != _signature(_schema(each.flow)):
+        return f"{what} has other parameters than the code; run: tidings deploy, and restart the worker"
+    if deployment.entrypoint != each.entrypoint:
+        return f"{what} runs {deployment.entrypoint} and not {each.entrypoint}; run: tidings deploy"
+    if deployment.work_pool_name != pool:
+        return f"{what} runs in the work pool {deployment.work_pool_name!r}, not {pool!r}; run: tidings deploy"
+    return f"{what} is paused in Prefect; resume it there" if deployment.paused else None
+
+
+@cache
+def _schema(flow: Flow[..., Any]) -> dict[str, Any]:
+    return parameter_schema(flow).model_dump_for_openapi()
+
+
+def _signature(schema: Mapping[str, Any]) -> str:
+    """What a run may be given: names, types, which of them must be there."""
+    signature = {"properties": schema.get("properties", {}), "required": sorted(schema.get("required", []))}
+    return hashlib.sha256(json.dumps(signature, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def signatures(campaigns: Campaigns) -> dict[str, str]:
+    """By deployment, a digest of the parameters that its flow takes in this process's code."""
+    return {each.name: _signature(_schema(each.flow)) for each in wanted(campaigns)}
 
 
 async def live_workers(client: PrefectClient, pool: str, now: datetime) -> list[str]:

@@ -37,6 +37,9 @@ RUNS_PATIENCE_SECONDS = 60.0
 #: What a kept connection says when Prefect has ended since: on a new one it may well answer.
 STALE = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 MIRROR_DEPLOYMENT = "tidings-notion-mirror"
+CANARY_DEPLOYMENT = "tidings-canary"
+#: A deployment's servers start after `tidings deploy`, and proxies learn of them later still.
+AFTER_DEPLOYMENT = timedelta(minutes=2)
 #: Prefect's page size for run queries.
 PAGE = 200
 #: States of a run that a worker has taken.
@@ -174,6 +177,18 @@ class PrefectRuns:
             flow_run_name=f"Notion · {now:%Y-%m-%d %H:%M} UTC",
         )
         return run.id
+
+    async def start_canary(self, now: datetime) -> datetime:
+        """A canary after a deployment, when its servers are up; returns when it is sent."""
+        at = now + AFTER_DEPLOYMENT
+        await self._run(
+            CANARY_DEPLOYMENT,
+            parameters={},
+            idempotency_key=f"canary:{at:%Y-%m-%dT%H:%M}",
+            flow_run_name=f"canary after deployment · {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+            scheduled_time=at,
+        )
+        return at
 
     async def ping(self) -> None:
         """Raises RetryLater when Prefect's API does not answer."""

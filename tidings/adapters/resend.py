@@ -58,8 +58,30 @@ class InvalidSignature(TidingsError):
 class Domain:
     """A sending domain as Resend reports it."""
 
+    id: str
     name: str
     status: str
+
+
+@dataclass(frozen=True, slots=True)
+class DnsRecord:
+    """A DNS record that a sending domain needs: what it is for (SPF, DKIM, …), and whether Resend has found it."""
+
+    purpose: str
+    type: str
+    name: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A webhook as it is registered at Resend. `secret` is None where Resend does not show it."""
+
+    id: str
+    url: str
+    enabled: bool
+    events: frozenset[str]
+    secret: str | None
 
 
 class _Transport(AsyncHTTPClient):
@@ -138,10 +160,37 @@ class Resend:
     async def domains(self) -> list[Domain]:
         """The account's sending domains. Raises Refused when the key may only send."""
         answer = await _call(resend.Domains.list_async())
-        return [Domain(d["name"], d["status"]) for d in answer.get("data", [])]
+        return [Domain(d["id"], d["name"], d["status"]) for d in answer.get("data", [])]
+
+    async def dns_records(self, domain: Domain) -> list[DnsRecord]:
+        """The DNS records of a domain as Resend sees them. Raises Refused when the key may only send."""
+        answer = await _call(resend.Domains.get_async(domain.id))
+        return [
+            DnsRecord(r.get("record", ""), r.get("type", ""), r.get("name", ""), r.get("status", ""))
+            for r in answer.get("records") or []
+        ]
+
+    async def endpoints(self) -> list[Endpoint]:
+        """The webhooks registered at Resend. Raises Refused when the key may only send."""
+        answer = await _call(resend.Webhooks.list_async())
+        return [_endpoint(each) for each in answer.get("data") or []]
+
+    async def endpoint(self, endpoint_id: str) -> Endpoint:
+        """One webhook, with its signing secret."""
+        return _endpoint(await _call(resend.Webhooks.get_async(endpoint_id)))
 
     async def close(self) -> None:
         await self._transport.aclose()
+
+
+def _endpoint(said: Mapping[str, Any]) -> Endpoint:
+    return Endpoint(
+        id=str(said.get("id")),
+        url=str(said.get("endpoint")),
+        enabled=said.get("status") == "enabled",
+        events=frozenset(said.get("events") or ()),
+        secret=said.get("signing_secret"),
+    )
 
 
 def verify(raw: bytes, headers: Mapping[str, str], secret: str) -> None:

@@ -520,15 +520,26 @@ async def find_events(connection: AsyncConnection, ids: Sequence[UUID]) -> list[
     return list(rows.all())
 
 
-async def count_events(connection: AsyncConnection, *, since: datetime) -> list[Any]:
-    """How many events came in: source, state, why (of those that start nothing by rule), events."""
+async def count_events(connection: AsyncConnection, *, since: datetime, without: Sequence[str] = ()) -> list[Any]:
+    """How many events came in, but for these campaigns: source, state, why (of those that start nothing), events."""
     by_rule = event.c.state == EventState.IGNORED
     taken_in = event.c.reason.like("taken in as %")  # of which each names another event
     why = case((taken_in, "taken in anew"), (by_rule, event.c.reason), else_=None).label("why")
     rows = await connection.execute(
         select(event.c.source, event.c.state, why, func.count().label("events"))
-        .where(event.c.received_at >= since)
+        .where(event.c.received_at >= since, event.c.campaign.not_in(without))
         .group_by(event.c.source, event.c.state, why)
         .order_by(event.c.source, event.c.state, func.count().desc())
     )
     return list(rows.all())
+
+
+_EVER_HANDLED = text("""
+SELECT s.source FROM unnest(CAST(:sources AS text[])) AS s (source)
+WHERE EXISTS (SELECT FROM event e WHERE e.source = s.source AND e.state = 'handled')
+""")
+
+
+async def ever_handled(connection: AsyncConnection, sources: Sequence[str]) -> set[str]:
+    """Of these webhooks, those of which an event has ever become an enrolment."""
+    return set((await connection.execute(_EVER_HANDLED, {"sources": list(sources)})).scalars())

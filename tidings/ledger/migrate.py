@@ -30,6 +30,12 @@ def head() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
+def lacks(at: str | None) -> bool:
+    """Whether a ledger at this revision is older than this code. One that this code does not know is newer."""
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return at != head() and (at is None or at in known)
+
+
 async def migrate(engine: AsyncEngine) -> None:
     """Upgrade to this code's revision; harmless when already there or done by another process meanwhile."""
     async with engine.begin() as connection:

@@ -23,7 +23,8 @@ def users_environment() -> dict[str, str]:
 
 
 def campaigns_of(environ: Mapping[str, str]) -> Campaigns:
-    return load_campaigns(folders(environ.get("CAMPAIGNS_DIRS") or "campaigns"))
+    """The campaigns for people."""
+    return load_campaigns(folders(environ.get("CAMPAIGNS_DIRS") or "campaigns")).for_people
 
 
 def run(work: Coroutine[None, None, int]) -> int:

@@ -125,6 +125,7 @@ def _sandboxed(addresses: Addresses, folder: DataFolder) -> dict[str, str]:
         "SECRET_KEY": folder.secret("secret-key"),
         "WEBHOOK_TOKENS": webhook_token(folder),
         "PUBLIC_URL": addresses.web,
+        "CANARY_HOURS": "0",  # nobody waits for a laptop's; `tidings canary` sends one
         "CORS_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
         "CALENDLY_LINK": f"{sandbox}/#book",
         "PORTAL_URL": f"{sandbox}/#portal",

@@ -21,6 +21,7 @@ from tidings.outcome import Reports
 from tidings.web import confirm, docs, health, operate, resend_webhook, unsubscribe, verify, webhooks
 from tidings.web.direct import Direct, Server
 from tidings.web.form import Form
+from tidings.web.gate import Gate
 from tidings.web.keeper import keep_always
 from tidings.web.middleware import BodyCap, Origins, SecurityHeaders, security_headers
 from tidings.wiring import open_app, utc_now
@@ -66,6 +67,8 @@ async def _lifespan(app: Server) -> AsyncIterator[None]:
         app.state.parts, app.state.intake, app.state.reports = parts, intake, reports
         captcha = Captcha.of(settings)
         app.state.form = form = Form(parts.ledger, settings, captcha=captcha, now=utc_now)
+        app.state.gate = gate = Gate(parts)
+        app.state.instance = health.Instance(parts)
         app.state.readiness = health.Readiness(parts)
         app.include_router(webhooks.router(parts.campaigns))
         app.direct = Direct(webhooks.direct(parts.campaigns), unavailable=_unavailable, broken=_broken)
@@ -76,7 +79,8 @@ async def _lifespan(app: Server) -> AsyncIterator[None]:
         gc.freeze()
         log.info("server.started", extra={"webhooks": len(parts.campaigns.webhooks)})
         try:
-            yield
+            async with gate.watched():
+                yield
         finally:
             for task in always:
                 task.cancel()

@@ -5,19 +5,43 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from tidings.errors import RetryLater
-from tidings.readiness import CHECKS, Check
+from tidings.doctor.check import Check, State, Word, wrong
+from tidings.errors import LedgerUnavailable, RetryLater
+from tidings.instance import instance_of
+from tidings.readiness import CHECKS
+from tidings.web.gate import Gate
 from tidings.wiring import App, utc_now
 
 router = APIRouter(tags=["health"])
 
 #: The longest that one check may take.
 CHECK_SECONDS = 8.0
+#: How long `/health` waits for the ledger's id, and how long it does without before it asks again.
+INSTANCE_SECONDS, AGAIN_SECONDS = 1.0, 5.0
+
+
+class Instance:
+    """Which Tidings this is, once the ledger has said so: asked until then, and no longer."""
+
+    def __init__(self, parts: App) -> None:
+        self._parts = parts
+        self._known: str | None = None
+        self._again = float("-inf")
+
+    async def known(self) -> str | None:
+        if self._known is None and time.monotonic() >= self._again:
+            self._again = time.monotonic() + AGAIN_SECONDS
+            secret = self._parts.settings.secret_key.get_secret_value()
+            with suppress(LedgerUnavailable, TimeoutError):
+                async with asyncio.timeout(INSTANCE_SECONDS):
+                    self._known = await instance_of(self._parts.ledger, secret)
+        return self._known
 
 
 class Readiness:
@@ -26,50 +50,59 @@ class Readiness:
     def __init__(self, parts: App) -> None:
         self._parts = parts
         self._lock = asyncio.Lock()
-        self._known: dict[str, tuple[float, str | None]] = {}
+        self._known: dict[str, tuple[float, Word]] = {}
 
     async def result(self) -> dict[str, Any]:
         async with self._lock:
             await self._refresh(time.monotonic())
         return {
-            "ready": all(problem is None for _, problem in self._known.values()),
-            "checks": {name: problem or "ok" for name, (_, problem) in self._known.items()},
+            "ready": all(word.state is not State.WRONG for _, word in self._known.values()),
+            "checks": {name: str(word) for name, (_, word) in self._known.items()},
         }
 
     async def _refresh(self, now: float) -> None:
-        stale = [check for check in CHECKS if now - self._known.get(check.name, (float("-inf"), ""))[0] > check.fresh]
+        stale = [c for c in CHECKS if c.name not in self._known or now - self._known[c.name][0] > c.fresh]
         words = await asyncio.gather(*[self._word(check) for check in stale])
         self._known |= {check.name: (now, word) for check, word in zip(stale, words, strict=True)}
         self._known = {check.name: self._known[check.name] for check in CHECKS}
 
-    async def _word(self, check: Check) -> str | None:
+    async def _word(self, check: Check) -> Word:
         """The check's word; the one before when the service asks us to slow down."""
         try:
-            return await _within(check.prove(self._parts, utc_now()))
+            return await _within(check.word(self._parts, utc_now()))
         except RetryLater as error:
             if check.name in self._known:
                 return self._known[check.name][1]
             await asyncio.sleep(min(error.retry_after, CHECK_SECONDS))
         try:
-            return await _within(check.prove(self._parts, utc_now()))
+            return await _within(check.word(self._parts, utc_now()))
         except RetryLater as error:
-            return f"not proven yet: {error}"
+            return wrong(f"not proven yet: {error}")
 
 
-async def _within(call: Awaitable[str | None]) -> str | None:
+async def _within(call: Awaitable[Word]) -> Word:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             return await call
     except TimeoutError:
-        return f"no answer within {CHECK_SECONDS:g} s"
+        return wrong(f"no answer within {CHECK_SECONDS:g} s")
 
 
 @router.get("/health", summary="The process lives")
-async def live() -> dict[str, str]:
-    return {"status": "ok"}
+async def live(request: Request) -> JSONResponse:
+    """`instance` is the same for all servers on one ledger; null while the ledger has not been reached.
+
+    503 in production while the ledger is older than this code: a container that cannot work takes nobody's place.
+    """
+    shut: str | None = request.app.state.gate.shut
+    said = {"status": f"refusing: {shut}" if shut else "ok", "instance": await request.app.state.instance.known()}
+    return JSONResponse(said, status_code=503 if shut else 200)
 
 
 @router.get("/health/ready", summary="Every part is proven, with a reason for each that is not")
 async def ready(request: Request) -> JSONResponse:
     result = await request.app.state.readiness.result()
+    gate: Gate = request.app.state.gate
+    if closed := ({"all": gate.shut} if gate.shut else gate.closed):
+        result |= {"ready": False, "closed": closed}
     return JSONResponse(result, status_code=200 if result["ready"] else 503)

@@ -10,10 +10,11 @@ from datetime import datetime
 
 from sqlalchemy import text
 
+from tidings.canary import look_after
 from tidings.errors import TidingsError
 from tidings.ledger import Ledger, limits
 from tidings.reconcile import bury_dead, dispatch_waiting, reconcile
-from tidings.wiring import App
+from tidings.wiring import App, deadman_of
 
 log = logging.getLogger("tidings.keeper")
 
@@ -59,6 +60,7 @@ async def _rounds(parts: App, now: Callable[[], datetime]) -> None:
     while True:
         if count % rounds_between == 0:
             await bury_dead(parts.ledger, parts.runs, now())
+            await look_after(parts.ledger, deadman_of(parts.settings), now())
             done = await reconcile(parts.ledger, parts.runs, parts.campaigns, now())
             async with parts.ledger.transaction() as connection:
                 await limits.forget(connection, now())

@@ -21,6 +21,7 @@ from tidings.ledger import inbox
 from tidings.model import Arrival, Receipt, Scheme
 from tidings.web.direct import Endpoint
 from tidings.web.form import NO_VISIT, Form
+from tidings.web.gate import RETRY_AFTER, Gate
 from tidings.web.values import Problem
 from tidings.web.verify import Delivery, Verified
 from tidings.wiring import App, utc_now
@@ -53,7 +54,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     415: {"model": Problem, "description": "The body is not declared as application/json"},
     422: {"model": Problem, "description": "A field is missing or wrong; the answer names it"},
     429: {"model": Problem, "description": "Too many public forms of one sender; send it again after Retry-After"},
-    503: {"model": Problem, "description": "Not stored; try again after the time in Retry-After"},
+    503: {"model": Problem, "description": "Not stored, and why; try again after the time in Retry-After"},
 }
 
 
@@ -63,7 +64,7 @@ def direct(campaigns: Campaigns) -> dict[str, Endpoint]:
 
 
 def _directly(campaign: Campaign, webhook: Webhook) -> Endpoint:
-    verified, receive = Verified(webhook), _endpoint(campaign, webhook)
+    verified, receive = Verified(webhook, internal=campaign.internal), _endpoint(campaign, webhook)
 
     async def verify_and_receive(request: Request) -> JSONResponse:
         answered: JSONResponse = await receive(request, await verified(request))
@@ -75,7 +76,7 @@ def _directly(campaign: Campaign, webhook: Webhook) -> Endpoint:
 def router(campaigns: Campaigns) -> APIRouter:
     """The routes of all campaigns as OpenAPI shows them."""
     routes = APIRouter(prefix="/webhook", tags=["webhooks"])
-    for campaign, webhook in campaigns.webhooks:
+    for campaign, webhook in campaigns.for_people.webhooks:
         routes.add_api_route(
             f"/{webhook.path}",
             _endpoint(campaign, webhook),
@@ -135,6 +136,9 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
     async def receive(request: Request, delivery: Delivery = verified) -> JSONResponse:
         parts: App = request.app.state.parts
         intake: Intake = request.app.state.intake
+        gate: Gate = request.app.state.gate
+        if closed := gate.reason(webhook.path):
+            raise HTTPException(503, f"This webhook cannot work yet, so it takes nothing in: {closed}", RETRY_AFTER)
         raw = delivery.raw
         try:
             payload = parse(webhook, raw, delivery.scheme)
