@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tidings.commands.reconcile import reconcile
 from tidings.errors import TidingsError
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app.add_typer(events_app, name="events")
 app.add_typer(messages_app, name="messages")
 app.add_typer(suppress_app, name="suppress")
 app.add_typer(consent_app, name="consent")
+app.command()(reconcile)
 
 #: Wide where nobody reads it on a screen, so that an id can be taken out of a table by a script.
 out = Console(width=None if sys.stdout.isatty() else 240)

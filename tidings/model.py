@@ -403,6 +403,15 @@ class Mail:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """The sender's own list of mails: id, from and created_at of each, newest first."""
+
+    mails: tuple[Mapping[str, Any], ...]
+    #: From when on it has every mail.
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One webhook of the sender's, understood."""
 

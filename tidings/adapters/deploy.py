@@ -15,7 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
-from tidings.adapters.prefect import MIRROR_DEPLOYMENT, prefect_errors
+from tidings.adapters.prefect import MIRROR_DEPLOYMENT, RECONCILE_DEPLOYMENT, prefect_errors
 from tidings.campaign import Campaigns
 from tidings.settings import ROOT, Settings
 
@@ -38,8 +38,8 @@ class Wanted:
 
 
 def wanted(campaigns: Campaigns) -> Iterator[Wanted]:
-    """Every deployment: a handler a webhook, a sender a campaign, and the two that look after all of them."""
-    from flows import handler, notion_mirror, send_email, sweep
+    """Every deployment: a handler a webhook, a sender a campaign, and those that look after all of them."""
+    from flows import handler, notion_mirror, reconcile, send_email, sweep
 
     for campaign, webhook in campaigns.webhooks:
         yield Wanted(
@@ -74,6 +74,15 @@ def wanted(campaigns: Campaigns) -> Iterator[Wanted]:
         every=timedelta(minutes=15),
         concurrency=1,
         description="Brings Notion's rows up to date from the ledger",
+    )
+    yield Wanted(
+        name=RECONCILE_DEPLOYMENT,
+        flow=reconcile.reconcile,
+        entrypoint="flows.reconcile.reconcile",
+        tags=("tidings",),
+        every=timedelta(hours=1),
+        concurrency=1,
+        description="Takes in what never arrived as a webhook, and compares the ledger with Resend and Notion",
     )
 
 

@@ -37,6 +37,7 @@ RUNS_PATIENCE_SECONDS = 60.0
 #: What a kept connection says when Prefect has ended since: on a new one it may well answer.
 STALE = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 MIRROR_DEPLOYMENT = "tidings-notion-mirror"
+RECONCILE_DEPLOYMENT = "tidings-reconcile"
 #: Prefect's page size for run queries.
 PAGE = 200
 #: States of a run that a worker has taken.
@@ -172,6 +173,16 @@ class PrefectRuns:
             parameters={},
             idempotency_key=f"mirror:{now:%Y-%m-%dT%H:%M}",
             flow_run_name=f"Notion · {now:%Y-%m-%d %H:%M} UTC",
+        )
+        return run.id
+
+    async def start_reconcile(self, since: datetime | None, *, dry_run: bool, now: datetime) -> UUID:
+        """A run that compares with the services' own lists; asked twice in a minute for the same, it is one."""
+        run = await self._run(
+            RECONCILE_DEPLOYMENT,
+            parameters={"since": since.isoformat() if since else None, "dry_run": dry_run},
+            idempotency_key=f"reconcile:{since}:{dry_run}:{now:%Y-%m-%dT%H:%M}",
+            flow_run_name=f"reconciliation · {now:%Y-%m-%d %H:%M} UTC",
         )
         return run.id
 

@@ -204,7 +204,8 @@ class Calcom:
         if before:
             self._move(before, booking)
         trigger = "BOOKING_RESCHEDULED" if before else "BOOKING_CREATED"
-        self._tell(trigger, {**_payload(booking), **({"rescheduleUid": before} if before else {})}, webhook=webhook)
+        payload = {**_payload(booking), **({"rescheduleUid": before} if before else {})}
+        self._tell(trigger, payload, created, webhook=webhook)
         return booking
 
     def _move(self, before: str, booking: Row) -> None:
@@ -245,9 +246,11 @@ class Calcom:
     def _save(self, booking: Row) -> None:
         self._store.save_object(self.name, "booking", booking["uid"], booking)
 
-    def _tell(self, trigger: str, payload: Row, *, webhook: bool) -> None:
+    def _tell(self, trigger: str, payload: Row, at: datetime | None = None, *, webhook: bool) -> None:
+        """The webhook is made a moment after what it tells of."""
         if webhook:
-            body = {"triggerEvent": trigger, "createdAt": stamp(self._clock()), "payload": payload}
+            at = (at or self._clock()) + timedelta(milliseconds=137)
+            body = {"triggerEvent": trigger, "createdAt": stamp(at), "payload": payload}
             self._postman.tell(self.name, trigger, body)
 
 

@@ -305,7 +305,7 @@ class Calendly:
             "routing_form_submission": None,
         }
         self._save(invitee)
-        self._tell("invitee.created", invitee, webhook=webhook)
+        self._tell("invitee.created", invitee, created, webhook=webhook)
         return invitee
 
     def _new_event(self, start: datetime, title: str, at: str) -> Row:
@@ -360,7 +360,7 @@ class Calendly:
         no_show = {"uri": f"{API}/invitee_no_shows/{uuid.uuid4()}", "created_at": now}
         changed = self._known(uri) | {"no_show": no_show, "updated_at": now}
         self._save(changed)
-        self._tell("invitee_no_show.created", changed, webhook=webhook)
+        self._tell("invitee_no_show.created", changed, at, webhook=webhook)
         return changed
 
     def unmark(self, uri: str, *, webhook: bool = True) -> Row:
@@ -384,12 +384,12 @@ class Calendly:
     def _save(self, invitee: Row) -> None:
         self._store.save_object(self.name, "invitee", invitee["uri"], invitee)
 
-    def _tell(self, kind: str, invitee: Row, *, webhook: bool) -> None:
+    def _tell(self, kind: str, invitee: Row, at: datetime | None = None, *, webhook: bool) -> None:
         """The webhook's own time is that of its making, in whole seconds, and so another than the invitee's."""
         if not webhook:
             return
         body = {
-            "created_at": stamp(self._clock().replace(microsecond=0)),
+            "created_at": stamp((at or self._clock()).replace(microsecond=0)),
             "created_by": USER,
             "event": kind,
             "payload": invitee | {"scheduled_event": self._event_of(invitee)},

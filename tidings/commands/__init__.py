@@ -1,0 +1,1 @@
+"""Commands of the CLI that have a file of their own."""
