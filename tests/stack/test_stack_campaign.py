@@ -90,7 +90,13 @@ async def test_a_second_campaign__runs_without_touching_the_product(bakery: Path
 
         assert (await shop.prefect.run(answer["flow_run_id"]))["name"].startswith("bakery-order-handler · ")
         names = {d["name"] for d in await shop.prefect.all("deployments")}
-        assert names == {"bakery-order-handler", "bakery-send-email", "tidings-sweep", "tidings-notion-mirror"}
+        assert names == {
+            "bakery-order-handler",
+            "bakery-send-email",
+            "tidings-sweep",
+            "tidings-notion-mirror",
+            "tidings-reconcile",
+        }
         assert "2 of 2 templates can be sent" in await shop.cli("templates", "check")
         described = (await shop.http.get(f"{shop.web}/openapi.json")).json()["paths"]
         assert [path for path in described if path.startswith("/webhook/") and path != "/webhook/resend"] == [
