@@ -26,11 +26,11 @@ async def report(key: str, title: str, sent: Sent, *, notes: list[str] | None = 
     rows += [("skipped", reason, count) for reason, count in sorted(sent.skipped.items())]
     rows += [("failed", reason, count) for reason, count in sorted(sent.failed.items())]
     lines = [f"## {title}", "", *[f"- {n}" for n in notes or []], "", "| | why | mails |", "|---|---|---|"]
-    lines += [f"| {what} | {_cell(why)} | {count} |" for what, why, count in rows]
+    lines += [f"| {what} | {cell(why)} | {count} |" for what, why, count in rows]
     await acreate_markdown_artifact("\n".join(lines), key=key, description=title)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 

@@ -48,10 +48,12 @@ def arrival(
     now: datetime,
     testing_minute: float | None,
     quotas: tuple[Quota, ...] = (),
+    origin: str | None = None,
 ) -> Arrival:
     """A validated body as an event. `key` is the sender's own event id, when it sent one in a header.
 
-    `quotas` are what a sender that nobody knows is counted against.
+    `quotas` are what a sender that nobody knows is counted against. `origin` is the service whose list it was found
+    in, when its sender has not posted it.
     """
     theirs = key or payload.event_key()
     return Arrival(
@@ -70,6 +72,7 @@ def arrival(
         facts=payload.facts(),
         quotas=quotas,
         repeatable=theirs is None and not payload.whole,
+        origin=origin,
     )
 
 

@@ -214,7 +214,8 @@ class Settings(BaseSettings):
     stripe_api_key: SecretStr | None = setting(
         None,
         block="stripe-api-key",
-        description="Stripe API key (rk_… that may read checkout sessions): payments that never arrived are taken in",
+        description="Stripe API key (rk_… that may read events and checkout sessions): payments that never arrived are "
+        "taken in",
     )
     stripe_api_url: str = setting("https://api.stripe.com", description="Base address of Stripe's API")
 

@@ -17,6 +17,7 @@ from prefect.logging.loggers import flow_run_logger
 import flows.canary
 import flows.handler
 import flows.notion_mirror
+import flows.reconcile
 import flows.send_email
 import flows.sweep  # noqa: F401
 from tidings.code import source

@@ -40,6 +40,7 @@ MIRROR_DEPLOYMENT = "tidings-notion-mirror"
 CANARY_DEPLOYMENT = "tidings-canary"
 #: A deployment's servers start after `tidings deploy`, and proxies learn of them later still.
 AFTER_DEPLOYMENT = timedelta(minutes=2)
+RECONCILE_DEPLOYMENT = "tidings-reconcile"
 #: Prefect's page size for run queries.
 PAGE = 200
 #: States of a run that a worker has taken.
@@ -189,6 +190,16 @@ class PrefectRuns:
             scheduled_time=at,
         )
         return at
+
+    async def start_reconcile(self, since: datetime | None, *, dry_run: bool, now: datetime) -> UUID:
+        """A run that compares with the services' own lists; asked twice in a minute for the same, it is one."""
+        run = await self._run(
+            RECONCILE_DEPLOYMENT,
+            parameters={"since": since.isoformat() if since else None, "dry_run": dry_run},
+            idempotency_key=f"reconcile:{since}:{dry_run}:{now:%Y-%m-%dT%H:%M}",
+            flow_run_name=f"reconciliation · {now:%Y-%m-%d %H:%M} UTC",
+        )
+        return run.id
 
     async def ping(self) -> None:
         """Raises RetryLater when Prefect's API does not answer."""

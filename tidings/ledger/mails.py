@@ -667,6 +667,22 @@ async def known_ids(connection: AsyncConnection, provider_ids: Sequence[str]) ->
     return set(rows.scalars().all())
 
 
+async def sent_between(connection: AsyncConnection, since: datetime, until: datetime) -> dict[str, UUID]:
+    """The mails that the sender has taken in this time, by its ids."""
+    rows = await connection.execute(
+        select(message.c.provider_id, message.c.id)
+        .where(message.c.provider_id.is_not(None), message.c.sent_at >= since, message.c.sent_at < until)
+        .order_by(message.c.sent_at)
+    )
+    return {row.provider_id: row.id for row in rows}
+
+
+async def states(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, MessageState]:
+    """The states of messages, those that are known."""
+    rows = await connection.execute(select(message.c.id, message.c.state).where(message.c.id.in_(ids)))
+    return {row.id: MessageState(row.state) for row in rows}
+
+
 async def recipients(connection: AsyncConnection, reports: Sequence[Report]) -> list[UUID]:
     """Whom the mails of these reports went to: known by Resend's id, or else by our own."""
     rows = await connection.execute(
