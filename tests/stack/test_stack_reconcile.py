@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from evidence import Evidence
 from live_parts import Json, Live, address, until
 
 pytestmark = pytest.mark.stack
@@ -58,18 +59,28 @@ async def test_a_signed_webhook_of_the_sandboxs_calendly__becomes_mails(live: Li
     assert {row["origin"] for row in await _events(live, email)} == {None}
 
 
-async def test_f22_a_subscription_that_calendly_switched_off__is_made_anew_and_its_gap_filled(live: Live) -> None:
+@pytest.mark.failure(
+    "F22",
+    now="Every hour the subscription is looked at and made anew, and what it did not tell is taken in",
+    noticed_by="the reconciliation's run",
+    within=60,
+    says="was switched off, and was made anew",
+)
+async def test_f22_a_subscription_that_calendly_switched_off__is_made_anew_and_its_gap_filled(
+    live: Live, evidence: Evidence
+) -> None:
     email = address("lost")
     await do(live, "calendly/disable")
     await missed(live, email, webhook=True)
     assert await subscription(live) == "disabled"
 
+    evidence.broken()
     said = await reconciled(live)
+    evidence.read(said)
     again = await reconciled(live)
 
     mails = await live.mails(email, 3)
     assert (await subscription(live), len(mails)) == ("active", 3)
-    assert "was switched off, and was made anew" in said
     assert "made anew" not in again.partition("\n")[2]
     events = await _events(live, email)
     assert {row["origin"] for row in events} == {"calendly"}
