@@ -151,7 +151,7 @@ class Intake:
         try:
             run_id = await dispatch(self._ledger, self._runs, dispatch_id, self._now())
         except LedgerUnavailable as error:
-            log.warning("dispatch.deferred", extra={"dispatch": str(dispatch_id), "error": str(error)})
+            log.warning("dispatch.deferred", extra={"dispatch_id": str(dispatch_id), "error": str(error)})
             return None  # the event is stored, which is what the answer says; the keeper dispatches it
         finally:
             self._in_flight[deployment] -= 1
@@ -176,7 +176,7 @@ async def dispatch(ledger: Ledger, runs: Runs, dispatch_id: UUID, now: datetime)
         run_id = await runs.start_handler(deployment, event_ids, dispatch_id)
     except ServiceError as error:
         level = logging.WARNING if isinstance(error, RetryLater) else logging.ERROR
-        log.log(level, "dispatch.deferred", extra={"dispatch": str(dispatch_id), "error": str(error)})
+        log.log(level, "dispatch.deferred", extra={"dispatch_id": str(dispatch_id), "error": str(error)})
         return None
     async with ledger.transaction() as connection:
         await inbox.dispatched(connection, dispatch_id, run_id, now)

@@ -247,6 +247,9 @@ class Campaign:
     #: Contexts that `tidings templates check` renders every template with, one for each kind of contact.
     samples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     folder: Path = Path()
+    #: Tidings' own, for no people: counted in no figure, shown in no documentation, and let in by our own signature
+    #: only.
+    internal: bool = False
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -338,6 +341,16 @@ class Campaigns(Mapping[str, Campaign]):
 
     def __len__(self) -> int:
         return len(self._by_name)
+
+    @property
+    def for_people(self) -> Campaigns:
+        """Without those that are Tidings' own."""
+        return Campaigns([c for c in self.values() if not c.internal])
+
+    @property
+    def internal(self) -> list[str]:
+        """The names of those that are Tidings' own."""
+        return [c.name for c in self.values() if c.internal]
 
     @property
     def webhooks(self) -> list[tuple[Campaign, Webhook]]:

@@ -18,6 +18,7 @@ from tidings.deliver import Delivery, Identity
 from tidings.ledger import Ledger
 from tidings.ledger.memory import Memory
 from tidings.logs import redact_all_logs
+from tidings.metrics import counting
 from tidings.mirror import Mirror
 from tidings.model import Template
 from tidings.notion_schema import Database, databases
@@ -122,10 +123,12 @@ async def open_app(
         turns = Pace(ledger, Memory(ledger), rate=settings.resend_requests_per_second)
         who = identity(settings)
         delivery = Delivery(ledger, campaigns, copy, resend, links, who, lease=settings.lease_seconds, turns=turns)
+        parts = App(
+            settings, campaigns, ledger, notion, resend, runs, copy, projects, calendar, links, delivery, mirror
+        )
         try:
-            yield App(
-                settings, campaigns, ledger, notion, resend, runs, copy, projects, calendar, links, delivery, mirror
-            )
+            async with counting(ledger):
+                yield parts
         finally:
             await resend.close()
             await notion.close()

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
+from tidings.adapters.http import ServiceClient
 from tidings.errors import Refused, RetryLater
 from tidings.model import Booking, BookingState
 
@@ -50,7 +51,7 @@ class Calcom:
 
     async def _get(self, path: str) -> httpx.Response:
         try:
-            async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, transport=self._transport) as client:
+            async with ServiceClient(SERVICE, timeout=TIMEOUT_SECONDS, transport=self._transport) as client:
                 return await client.get(self._url + path, headers=self._headers)
         except httpx.HTTPError as error:
             raise RetryLater(SERVICE, f"cannot be reached: {error!r}", retry_after=2.0) from error
