@@ -163,30 +163,21 @@ def _events(figures: Figures) -> Iterator[Metric]:
 def _messages(figures: Figures) -> Iterator[Metric]:
     each = ["campaign", "template"]
     due = GaugeMetricFamily("tidings_messages_due", "Mails whose time has come and that have not left", labels=each)
-    late = GaugeMetricFamily(
-        "tidings_messages_late", "Of these, those that LATE_AFTER_MINUTES is over for", labels=each
-    )
-    for (campaign, template), rows in _by_template(figures.due).items():
-        due.add_metric([campaign, template], sum(row.times for row in rows))
-        late.add_metric([campaign, template], sum(row.late for row in rows))
+    late = GaugeMetricFamily("tidings_messages_late", "Mails due for longer than LATE_AFTER_MINUTES", labels=each)
+    for row in figures.due:
+        due.add_metric([row.campaign, row.template], float(row.times))
+        late.add_metric([row.campaign, row.template], float(row.late))
     yield due
     yield late
     oldest = max((float(row.age) for row in figures.due), default=0.0)
     words = "For how long the mail that waits longest has been due"
-    yield GaugeMetricFamily("tidings_messages_overdue_seconds", words, value=max(0.0, oldest))
+    yield GaugeMetricFamily("tidings_messages_overdue_seconds", words, value=oldest)
     failed = GaugeMetricFamily(
         "tidings_messages_failed", "Mails that wait for a person: failed or unknown", labels=[*each, "state"]
     )
     for row in figures.failed:
         failed.add_metric([row.campaign, row.template, row.state], row.times)
     yield failed
-
-
-def _by_template(rows: Collection[object]) -> dict[tuple[str, str], list[object]]:
-    found: dict[tuple[str, str], list[object]] = {}
-    for row in rows:
-        found.setdefault((row.campaign, row.template), []).append(row)  # type: ignore[attr-defined]
-    return found
 
 
 def _watched(figures: Figures) -> Iterator[Metric]:

@@ -76,16 +76,14 @@ WHERE state IN ('failed', 'quarantined') AND campaign <> ALL(CAST(:internal AS t
 _DUE = text("""
 SELECT campaign, template, count(*) AS times, extract(epoch FROM now() - min(due_at)) AS age,
        count(*) FILTER (WHERE due_at < now() - make_interval(secs => :late)) AS late
-FROM message
-WHERE state = 'scheduled' AND slot_at <= now() + interval '3 minutes' AND due_at <= now()
-      AND campaign <> ALL(CAST(:internal AS text[]))
-GROUP BY campaign, template
-UNION ALL
-SELECT m.campaign, m.template, count(*), extract(epoch FROM now() - min(m.due_at)),
-       count(*) FILTER (WHERE m.due_at < now() - make_interval(secs => :late))
-FROM claim c JOIN message m ON m.claim_id = c.id
-WHERE c.settled_at IS NULL AND m.state = 'sending' AND m.campaign <> ALL(CAST(:internal AS text[]))
-GROUP BY m.campaign, m.template
+FROM (
+    SELECT campaign, template, due_at FROM message
+    WHERE state = 'scheduled' AND slot_at <= now() + interval '3 minutes' AND due_at <= now()
+    UNION ALL
+    SELECT m.campaign, m.template, m.due_at FROM claim c JOIN message m ON m.claim_id = c.id
+    WHERE c.settled_at IS NULL AND m.state = 'sending'
+) waiting
+WHERE campaign <> ALL(CAST(:internal AS text[])) GROUP BY campaign, template
 """)
 _FAILED = text("""
 SELECT campaign, template, state, count(*) AS times FROM message
