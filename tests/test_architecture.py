@@ -24,6 +24,8 @@ USE_CASES = (
     "mirror",
     "operate",
     "gather",
+    "metrics",
+    "progress",
 )
 PURE = (
     "consent",
@@ -38,6 +40,8 @@ PURE = (
     "ports",
     "form",
     "redact",
+    "counts",
+    "logs",
 )
 ABOVE = {"server", "flows", "campaigns", "tasks"}
 OUTSIDE = {"httpx", "notion_client", "resend", "prefect", "fastapi", "starlette"}

@@ -183,8 +183,8 @@ async def dispatch(ledger: Ledger, runs: Runs, dispatch_id: UUID, now: datetime)
     return run_id
 
 
-def answer(webhook: Webhook, receipt: Receipt, flow_run_id: UUID | None) -> Mapping[str, Any]:
-    """What the sender is told: what really happened."""
+def answer(webhook: Webhook, receipt: Receipt, flow_run_id: UUID | None, status_url: str) -> Mapping[str, Any]:
+    """What the sender is told: what really happened, and where it is told what happens next."""
     if receipt.ignored_because:
         message = f"{webhook.noun} stored; no email will be sent because {receipt.ignored_because}"
     elif flow_run_id:
@@ -196,5 +196,6 @@ def answer(webhook: Webhook, receipt: Receipt, flow_run_id: UUID | None) -> Mapp
         "event_id": str(receipt.event_id),
         "flow_run_id": str(flow_run_id) if flow_run_id else None,
         "contact_created": receipt.contact_created,
+        "status_url": status_url,
         **({"duplicate": True} if receipt.duplicate else {}),
     }

@@ -19,7 +19,7 @@ from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
 from tidings.metrics import Board
 from tidings.outcome import Reports
-from tidings.web import confirm, docs, health, metrics, operate, resend_webhook, unsubscribe, verify, webhooks
+from tidings.web import confirm, docs, health, metrics, operate, resend_webhook, status, unsubscribe, verify, webhooks
 from tidings.web.form import Form
 from tidings.web.keeper import keep_always
 from tidings.web.middleware import BodyCap, Origins, SecurityHeaders, security_headers
@@ -43,6 +43,7 @@ def create_app() -> FastAPI:
     docs.add_to(app)
     app.include_router(health.router)
     app.include_router(metrics.router)
+    app.include_router(status.router)
     app.include_router(resend_webhook.router)
     app.include_router(unsubscribe.router)
     app.include_router(confirm.router)
@@ -69,6 +70,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.form = form = Form(parts.ledger, settings, captcha=captcha, now=utc_now)
         app.state.readiness = health.Readiness(parts)
         late = timedelta(minutes=settings.late_after_minutes)
+        app.state.looks = status.Looks()
         app.state.board = Board(parts.ledger, internal=parts.campaigns.internal, late=late)
         app.router.routes.insert(0, webhooks.direct(parts.campaigns))
         app.include_router(webhooks.router(parts.campaigns))

@@ -21,6 +21,7 @@ from tidings.ledger import inbox
 from tidings.model import Arrival, Receipt, Scheme
 from tidings.web.direct import Direct, Endpoint
 from tidings.web.form import NO_VISIT, Form
+from tidings.web.status import status_url
 from tidings.web.values import Problem
 from tidings.web.verify import Delivery, Verified
 from tidings.wiring import App, utc_now
@@ -42,6 +43,7 @@ class Accepted(BaseModel):
     event_id: str = Field(description="What `tidings events` knows it by")
     flow_run_id: str | None = Field(description="The run in Prefect; null when there is none (yet)")
     contact_created: bool
+    status_url: str = Field(description="Where to ask whether the first email has left")
     duplicate: bool | None = Field(None, description="true for a repeat of an event that is known already")
 
 
@@ -178,7 +180,8 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
         if receipt.duplicate or receipt.ignored_because:
             request.scope["result"] = "duplicate" if receipt.duplicate else "ignored"
         done = run_id is not None or receipt.ignored_because is not None
-        return JSONResponse(answer(webhook, receipt, run_id), status_code=200 if done else 202)
+        where = status_url(parts.settings.public_url, receipt.event_id)
+        return JSONResponse(answer(webhook, receipt, run_id, where), status_code=200 if done else 202)
 
     return receive
 
