@@ -38,6 +38,10 @@ class EventState(StrEnum):
     FAILED = "failed"
 
 
+#: The reason of an event that an operator has made another of, with whose id it goes on.
+TAKEN_IN = "taken in as "
+
+
 class MessageState(StrEnum):
     #: Waits for the contact's click in the mail that asks for it (double opt-in); has no due time of its own yet.
     HELD = "held"

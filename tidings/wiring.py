@@ -21,6 +21,7 @@ from tidings.deliver import Delivery, Identity
 from tidings.ledger import Ledger
 from tidings.ledger.memory import Memory
 from tidings.logs import redact_all_logs
+from tidings.metrics import counting
 from tidings.mirror import Mirror
 from tidings.model import Template
 from tidings.notion_schema import Database, databases
@@ -130,23 +131,25 @@ async def open_app(
         turns = Pace(ledger, Memory(ledger), rate=settings.resend_requests_per_second)
         who = identity(settings)
         delivery = Delivery(ledger, campaigns, copy, resend, links, who, lease=settings.lease_seconds, turns=turns)
+        parts = App(
+            settings=settings,
+            campaigns=campaigns,
+            ledger=ledger,
+            notion=notion,
+            resend=resend,
+            runs=runs,
+            copy=copy,
+            projects=projects,
+            calendar=calendar,
+            calendly=calendly,
+            stripe=stripe,
+            links=links,
+            delivery=delivery,
+            mirror=mirror,
+        )
         try:
-            yield App(
-                settings=settings,
-                campaigns=campaigns,
-                ledger=ledger,
-                notion=notion,
-                resend=resend,
-                runs=runs,
-                copy=copy,
-                projects=projects,
-                calendar=calendar,
-                calendly=calendly,
-                stripe=stripe,
-                links=links,
-                delivery=delivery,
-                mirror=mirror,
-            )
+            async with counting(ledger):
+                yield parts
         finally:
             if calendly:
                 await calendly.close()

@@ -1,10 +1,14 @@
-"""F1 and F21: a chain that is broken at its beginning or its ends, and who says so."""
+"""F1, F7 and F21: a chain that is broken at its beginning, in its middle or at its ends, and who says so."""
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 from evidence import Evidence
-from live_parts import Live
+from live_notion import NotionDesk
+from live_parts import Json, Live, address, until
+from live_sequences import signup
 
 from tidings.local import ports
 
@@ -48,3 +52,32 @@ async def test_f21_keys_that_are_set_and_good_for_nothing__are_not_ready(live: L
     assert (alive.status_code, status) == (200, 503)
     assert problems.keys() == {"notion", "templates", "resend", "resend-webhook"}
     evidence.read("\n".join(f"{name}: {problems[name]}" for name in ("notion", "resend")))
+
+
+@pytest.mark.failure(
+    "F7",
+    now="The answer says what happened, and its `status_url` tells a page whether the first mail has left",
+    noticed_by="the visitor, from the website,",
+    within=30,
+    says="We have received this, but could not send the email.",
+)
+async def test_f7_a_website_that_asks__is_told_the_truth(live: Live, desk: NotionDesk, evidence: Evidence) -> None:
+    well = await live.accepted("christmas-signup", signup(address("f7")))
+    assert await told(live, well, "delivered") == "The first email has been delivered."
+
+    await desk.write("christmas_email_4", body="")
+    evidence.broken()
+    ill = await live.accepted("christmas-signup", signup(address("f7")))
+    evidence.read(await told(live, ill, "failed"))
+
+    assert (await live.http.get(f"{live.web}/webhook/status/{uuid4()}")).status_code == 404
+
+
+async def told(live: Live, answer: Json, status: str) -> str:
+    """What the website can say of its post, once this has become of it."""
+
+    async def now() -> str | None:
+        said = (await live.http.get(answer["status_url"])).json()
+        return str(said["message"]) if said["status"] == status else None
+
+    return await until(f"the status to be {status}", now)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
+from tidings.adapters.http import ServiceClient
 from tidings.errors import Refused, RetryLater
 from tidings.model import Booking, BookingState, Found, Scheme
 
@@ -76,7 +77,7 @@ class Calcom:
         return found
 
     def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(timeout=TIMEOUT_SECONDS, transport=self._transport, headers=self._headers)
+        return ServiceClient(SERVICE, timeout=TIMEOUT_SECONDS, transport=self._transport, headers=self._headers)
 
     async def _get(self, client: httpx.AsyncClient, path: str, **arguments: Any) -> httpx.Response:
         try:

@@ -17,6 +17,7 @@ from resend.exceptions import NoContentError, ResendError
 from resend.http_client_async import AsyncHTTPClient
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from tidings.adapters.http import ServiceClient
 from tidings.errors import (
     KeyReused,
     MessageRefused,
@@ -89,7 +90,7 @@ class _Transport(AsyncHTTPClient):
     """The SDK's HTTP, on one client that is kept: a new TLS context a call costs more than the call."""
 
     def __init__(self, timeout: float) -> None:
-        self._client = httpx.AsyncClient(timeout=timeout)
+        self._client = ServiceClient(SERVICE, timeout=timeout)
         self.headers: Mapping[str, str] = {}
 
     async def request(

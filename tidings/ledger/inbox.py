@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger import facts, limits
 from tidings.ledger.tables import contact, dispatch, event
-from tidings.model import Arrival, ContactFacts, Event, EventState, Over, Receipt
+from tidings.model import TAKEN_IN, Arrival, ContactFacts, Event, EventState, Over, Receipt
 
 # One statement for many webhooks, so that a group costs one round trip and one commit. Contacts are locked in
 # the order of their addresses, so that two groups that share contacts cannot wait for each other.
@@ -531,7 +531,7 @@ async def find_events(connection: AsyncConnection, ids: Sequence[UUID]) -> list[
 async def count_events(connection: AsyncConnection, *, since: datetime, without: Sequence[str] = ()) -> list[Any]:
     """How many events came in, but for these campaigns: source, state, why (of those that start nothing), events."""
     by_rule = event.c.state == EventState.IGNORED
-    taken_in = event.c.reason.like("taken in as %")  # of which each names another event
+    taken_in = event.c.reason.startswith(TAKEN_IN)  # of which each names another event
     why = case((taken_in, "taken in anew"), (by_rule, event.c.reason), else_=None).label("why")
     rows = await connection.execute(
         select(event.c.source, event.c.state, why, func.count().label("events"))

@@ -83,10 +83,10 @@ def from_now(seconds: float) -> Any:
     return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
-async def enrol(connection: AsyncConnection, plans: Sequence[Plan], now: datetime) -> set[UUID]:
-    """Store enrolments with all their messages; returns the event ids of those that were not there before."""
+async def enrol(connection: AsyncConnection, plans: Sequence[Plan], now: datetime) -> dict[UUID, UUID]:
+    """Store enrolments with all their messages; returns those that were not there before, by the event of each."""
     if not plans:
-        return set()
+        return {}
     rows = await connection.execute(
         pg_insert(enrolment)
         .on_conflict_do_nothing(index_elements=["campaign", "sequence", "key"])
@@ -133,7 +133,7 @@ async def enrol(connection: AsyncConnection, plans: Sequence[Plan], now: datetim
     ]
     if messages:
         await connection.execute(insert(message), messages)
-    return set(ids)
+    return ids
 
 
 def _evidence(plan: Plan) -> dict[str, Any]:

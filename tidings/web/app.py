@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -16,8 +17,9 @@ from tidings.adapters.captcha import Captcha
 from tidings.adapters.prefect import PATIENCE_SECONDS
 from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
+from tidings.metrics import Board
 from tidings.outcome import Reports
-from tidings.web import confirm, docs, health, operate, resend_webhook, unsubscribe, verify, webhooks
+from tidings.web import confirm, docs, health, metrics, operate, resend_webhook, status, unsubscribe, verify, webhooks
 from tidings.web.form import Form
 from tidings.web.gate import Gate
 from tidings.web.keeper import keep_always
@@ -41,6 +43,8 @@ def create_app() -> FastAPI:
     )
     docs.add_to(app)
     app.include_router(health.router)
+    app.include_router(metrics.router)
+    app.include_router(status.router)
     app.include_router(resend_webhook.router)
     app.include_router(unsubscribe.router)
     app.include_router(confirm.router)
@@ -68,6 +72,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.gate = gate = Gate(parts)
         app.state.instance = health.Instance(parts)
         app.state.readiness = health.Readiness(parts)
+        late = timedelta(minutes=settings.late_after_minutes)
+        app.state.looks = status.Looks()
+        app.state.board = Board(parts.ledger, internal=parts.campaigns.internal, late=late)
         app.router.routes.insert(0, webhooks.direct(parts.campaigns))
         app.include_router(webhooks.router(parts.campaigns))
         app.openapi_schema = None

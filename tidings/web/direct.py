@@ -45,16 +45,18 @@ class QuickRequest(Request):
 
 
 class Direct(BaseRoute):
-    """Serves POST for these exact paths."""
+    """Serves POST for these exact paths. `sources` are those that are counted, each under its name."""
 
-    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+    def __init__(self, endpoints: Mapping[str, Endpoint], sources: Mapping[str, str]) -> None:
         self._endpoints = endpoints
+        self._sources = sources
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] == "http" and scope["method"] == "POST":
-            endpoint = self._endpoints.get(scope["path"].removeprefix(scope.get("root_path", "")))
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            endpoint = self._endpoints.get(path)
             if endpoint is not None:
-                return Match.FULL, {"endpoint": endpoint}
+                return Match.FULL, {"endpoint": endpoint, "source": self._sources.get(path)}
         return Match.NONE, {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
