@@ -521,7 +521,7 @@ async def test_f22_a_senders_subscription__is_there_and_switched_on(
         async def subscriptions(self) -> list[Subscribed]:
             return there
 
-    proof = senders.subscriptions(lambda settings: {Scheme.CALENDLY: Service()})
+    proof = senders.subscriptions(lambda parts: {Scheme.CALENDLY: Service()})
 
     word = await proof(web.app.state.parts, now())
 

@@ -1,4 +1,4 @@
-"""Notion, Resend, and the subscriptions of those who send webhooks."""
+"""Notion and Resend: keys, properties, templates, the domain, and the reports of what became of mails."""
 
 from __future__ import annotations
 

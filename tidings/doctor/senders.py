@@ -30,12 +30,12 @@ async def secrets(parts: App, now: datetime) -> Word:
 
 
 def subscriptions(
-    senders: Callable[[Settings], Mapping[Scheme, Subscriptions]],
+    senders: Callable[[App], Mapping[Scheme, Subscriptions]],
 ) -> Callable[[App, datetime], Awaitable[Word]]:
     """A proof that each of these services has a subscription that posts to us and is switched on (F22)."""
 
     async def proof(parts: App, now: datetime) -> Word:
-        asked = senders(parts.settings)
+        asked = senders(parts)
         found = [await _problem(parts, scheme, service) for scheme, service in asked.items()]
         problems = [problem for problem in found if problem]
         return all_of(problems, ", ".join(asked) or "no service's API token is set")
@@ -50,15 +50,19 @@ async def _problem(parts: App, scheme: Scheme, service: Subscriptions) -> str | 
     ours = f"{parts.settings.public_url}{path}"
     there = [s for s in await service.subscriptions() if s.url.rstrip("/") == ours]
     if not there:
-        return f"{scheme} has no webhook subscription that posts to {ours}; create one with a key of {_key(scheme)}"
+        return (
+            f"{scheme} has no webhook subscription that posts to {ours}; run: tidings reconcile, or create one with a "
+            f"key of {Settings.secret_name(scheme)}"
+        )
     if not any(s.active for s in there):
         return (
             f"{scheme} has switched off the subscription that posts to {ours}, as it does after 24 h of failures; "
-            "delete it and create it anew"
+            "run: tidings reconcile, which makes it anew and takes in what was missed"
         )
     told = frozenset().union(*(s.events for s in there if s.active))
     if lacking := EVENTS.get(scheme, frozenset()) - told:
-        return f"{scheme}'s subscription to {ours} does not tell of {', '.join(sorted(lacking))}; create it anew"
+        names = ", ".join(sorted(lacking))
+        return f"{scheme}'s subscription to {ours} does not tell of {names}; delete it, and run: tidings reconcile"
     return None
 
 
@@ -68,7 +72,3 @@ def _path_of(campaigns: Campaigns, scheme: Scheme) -> str | None:
         if any(native.scheme is scheme for native in webhook.natives):
             return f"/webhook/{webhook.path}"
     return None
-
-
-def _key(scheme: Scheme) -> str:
-    return Settings.secret_name(scheme)

@@ -120,9 +120,8 @@ class Gate:
         asked = (self._deployments, self._templates, self._sender)
         answers = await asyncio.gather(*(_known(ask()) for ask in asked))
         self._words |= {ask.__name__: word for ask, word in zip(asked, answers, strict=True) if word is not None}
-        return {what: why for word in self._words.values() for what, why in word.items()}, len(self._words) == len(
-            asked
-        )
+        faults = {what: why for word in self._words.values() for what, why in word.items()}
+        return faults, len(self._words) == len(asked)
 
     async def _deployments(self) -> dict[str, str]:
         parts = self._parts
