@@ -47,12 +47,14 @@ class Inn:
         """Stored, not handled yet."""
         return [r.event_id for r in await self.receive(path, body, at=at)]
 
-    async def receive(self, path: str, body: dict[str, Any], *, at: datetime = NOW) -> list[Receipt]:
+    async def receive(
+        self, path: str, body: dict[str, Any], *, at: datetime = NOW, key: str | None = None
+    ) -> list[Receipt]:
         """What the sender of a webhook is told."""
         webhook = CHRISTMAS.webhook(path)
         raw = json.dumps(body)
         payload = webhook.read(raw)
-        found = arrivals(CHRISTMAS, webhook, payload, key=None, body=raw, now=at, testing_minute=None)
+        found = arrivals(CHRISTMAS, webhook, payload, key=key, body=raw, now=at, testing_minute=None)
         async with self.ledger.transaction() as connection:
             return await inbox.accept(connection, found)
 

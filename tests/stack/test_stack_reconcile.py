@@ -113,7 +113,7 @@ async def test_a_service_that_is_away__makes_the_run_red_after_the_others_are_do
     assert await live.ledger.rows("SELECT 1 FROM alert WHERE recovered_at IS NULL AND key LIKE '%/away'") == []
 
 
-async def test_an_operator__reconciles_from_the_command_line_and_over_http(live: Live) -> None:
+async def test_an_operator__reconciles_from_the_command_line(live: Live) -> None:
     email = address("paid")
     await do(live, "stripe/checkouts", email=email, webhook=False)
 

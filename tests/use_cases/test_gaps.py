@@ -261,6 +261,34 @@ async def test_a_no_show_that_was_taken_back_without_a_word__stops_the_mails(tow
     assert await town.inn.reasons() >= {"the no-show was taken back"}
 
 
+async def test_a_list_that_is_behind_what_a_webhook_has_told__is_no_news(town: Town) -> None:
+    town.book("calcom", created=NOW - timedelta(hours=1))
+    (booking,) = town.posted("calcom")
+    cancelled = {**booking, "triggerEvent": "BOOKING_CANCELLED", "createdAt": NOW.isoformat()}
+    await town.inn.take(PATHS["calcom"], cancelled, at=NOW)
+
+    assert (await town.reconcile("calcom", at=NOW + timedelta(minutes=1))).taken == 0
+
+
+async def test_a_booking_that_was_touched_since__is_no_news_while_it_says_the_same(town: Town) -> None:
+    of = town.book("calcom", created=NOW - timedelta(hours=1))
+    (booking,) = town.posted("calcom")
+    off = (NOW - timedelta(minutes=30)).isoformat()
+    await town.inn.take(PATHS["calcom"], {**booking, "triggerEvent": "BOOKING_CANCELLED", "createdAt": off}, at=NOW)
+    town.box.post("calcom/cancellations", of=of, webhook=False)
+
+    assert (await town.reconcile("calcom", at=NOW + timedelta(minutes=1))).taken == 0
+
+
+async def test_a_payment_that_another_sender_handed_on__is_no_news(town: Town) -> None:
+    """Under an id of that sender's own, so that the event's key is another."""
+    paid(town, "stripe")
+    (body,) = town.posted("stripe")
+    await town.inn.receive(PATHS["stripe"], body, at=NOW, key="webhook-id:msg_1")
+
+    assert (await town.reconcile("stripe", at=NOW + timedelta(minutes=1))).taken == 0
+
+
 # -- what is old ---------------------------------------------------------------------------------------------
 
 

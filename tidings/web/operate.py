@@ -125,10 +125,12 @@ async def replay_events(request: Request, wanted: Replay) -> dict[str, str]:
 
 @router.post(
     "/reconcile",
-    summary="Compare with the services' own lists now; the answer names the run that does",
+    summary="Compare with the services' own lists now",
     status_code=202,
+    responses={503: {"model": Problem, "description": "Prefect is away, so no run was started"}},
 )
 async def reconcile(request: Request, wanted: Reconcile) -> dict[str, UUID]:
+    """The answer names the run in Prefect, whose artifact says what was found."""
     parts: App = request.app.state.parts
     try:
         run_id = await parts.runs.start_reconcile(wanted.since, dry_run=wanted.dry_run, now=utc_now())
