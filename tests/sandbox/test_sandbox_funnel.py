@@ -290,8 +290,8 @@ def test_f7_the_visitor_is_told_that_the_mail_has_left__when_it_has(
     sent = {**ON_ITS_WAY, "status": "sent"}
     follow(sandbox, browser, website, *[(200, ON_ITS_WAY)] * 3, (200, sent))
 
-    assert browser.wait(MAIL) == "sent: It has been sent to delivered+ada@resend.dev."
-    assert browser.run(TEXT) == "Your first email is on its way to delivered+ada@resend.dev."
+    assert browser.wait(MAIL) == "sent: Your first email has been sent to delivered+ada@resend.dev."
+    assert browser.run(TEXT) == "We have your answers."
     assert browser.run("return localStorage.getItem(KEPT)") is None
     website.statuses = [(200, {**sent, "status": "delivered", "final": True})]
     browser.wait(f"const shown = (() => {{ {MAIL} }})(); return shown.includes('arrived')")
