@@ -126,7 +126,7 @@ class _Names:
         answers = (("accepted", "200"), ("refused", "500"), ("refused", "503"))
         webhooks = {
             (counts.WEBHOOKS, labels(source=source, result=result, status=status)): 0.0
-            for source in self.sources
+            for source in (*self.sources, "resend")
             for result, status in answers
         }
         sent = {(SENT, labels(campaign=campaign, template=template)): 0.0 for campaign, template in self.templates}
