@@ -24,8 +24,9 @@ Key = tuple[str, str]
 QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LONG = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
+WEBHOOKS = "tidings_webhooks_total"
 _webhooks = Counter(
-    "tidings_webhooks",
+    WEBHOOKS,
     "Webhooks answered, by route, by what became of them (accepted, duplicate, ignored, blocked, refused), and status",
     ["source", "result", "status"],
     registry=PROCESS,
@@ -118,6 +119,7 @@ def limits(service: str, headers: Mapping[str, str]) -> None:
 def run(deployment: str) -> Iterator[None]:
     """A run, from here to the end of the block."""
     began, result = time.perf_counter(), "failed"
+    _runs.labels(deployment, "failed")  # there from the first run on, so that the first failure is seen as one more
     try:
         yield
         result = "completed"

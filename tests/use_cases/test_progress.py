@@ -11,7 +11,7 @@ from winter import HELLO
 from worlds import World, now
 
 from tidings.ledger import inbox
-from tidings.model import EventState, MessageState
+from tidings.model import TAKEN_IN, EventState, MessageState
 from tidings.progress import Progress, Stage, progress_of
 
 
@@ -141,11 +141,8 @@ async def test_what_is_set_aside__is_received_until_it_is_taken_in(world: World,
     assert (await told(world, aside)).stage is Stage.RECEIVED
 
     event_id = await enrolled(world)
-    await world.run_sql(
-        "UPDATE event SET state = 'ignored', reason = 'taken in as ' || :new WHERE id = :id",
-        new=str(event_id),
-        id=aside,
-    )
+    reason = f"{TAKEN_IN}{event_id}"
+    await world.run_sql("UPDATE event SET state = 'ignored', reason = :reason WHERE id = :id", reason=reason, id=aside)
 
     assert (await told(world, aside)).stage is Stage.WORKING
 

@@ -59,8 +59,18 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = excluded.up
 BEGINNING = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 #: Resend's words for what became of a mail; any other counts as "other".
-_KINDS = frozenset(
-    {"sent", "delivered", "delivery_delayed", "bounced", "complained", "failed", "suppressed", "opened", "clicked"}
+KINDS = (
+    "sent",
+    "delivered",
+    "delivery_delayed",
+    "bounced",
+    "bounced_softly",
+    "complained",
+    "failed",
+    "suppressed",
+    "opened",
+    "clicked",
+    "other",
 )
 
 # Each by a partial index of its own that holds only such rows.
@@ -168,7 +178,7 @@ def _kind(said: str, severity: str | None) -> str:
     kind = said.removeprefix("email.")
     if kind == "bounced" and severity == "soft":
         return "bounced_softly"
-    return kind if kind in _KINDS else "other"
+    return kind if kind in KINDS else "other"
 
 
 def labels(**values: str) -> str:

@@ -74,7 +74,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.readiness = health.Readiness(parts)
         late = timedelta(minutes=settings.late_after_minutes)
         app.state.looks = status.Looks()
-        app.state.board = Board(parts.ledger, internal=parts.campaigns.internal, late=late)
+        app.state.board = Board(parts.ledger, parts.campaigns, late=late)
         app.router.routes.insert(0, webhooks.direct(parts.campaigns))
         app.include_router(webhooks.router(parts.campaigns))
         app.openapi_schema = None
