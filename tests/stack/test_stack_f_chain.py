@@ -57,7 +57,7 @@ async def test_f21_keys_that_are_set_and_good_for_nothing__are_not_ready(live: L
 @pytest.mark.failure(
     "F7",
     now="The answer says what happened, and its `status_url` tells a page whether the first mail has left",
-    noticed_by="the visitor, from the website,",
+    noticed_by="the visitor, on the website",
     within=30,
     says="We have received this, but could not send the email.",
 )
