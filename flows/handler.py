@@ -13,7 +13,7 @@ from uuid import UUID
 
 from prefect import Flow, flow, get_run_logger
 
-from flows.reporting import raise_failures, report, run_id
+from flows.reporting import raise_failures, report, run_id, running
 from tasks.enrol import enrol_events
 from tasks.send import send_all
 from tidings.adapters.blocks import settings_of_this_process
@@ -21,8 +21,7 @@ from tidings.campaign import Campaign, Webhook, load_campaigns
 from tidings.deliver import Selection, Sent
 from tidings.enrol import Enrolled, schedule
 from tidings.ledger import inbox
-from tidings.ledger.liveness import alive
-from tidings.wiring import App, open_app, utc_now
+from tidings.wiring import App, utc_now
 
 #: Events that are enrolled by one transaction, when a run has many.
 CHUNK = 200
@@ -49,7 +48,7 @@ def _flow(deployment: str, campaign: str, path: str) -> Flow[..., Any]:
     @flow(name=deployment, persist_result=False)
     async def handle(event_ids: list[UUID] | None = None, dispatch_id: UUID | None = None) -> None:
         """Enrol the contacts of these events (or of a dispatch's), send what is due at once, schedule the rest."""
-        async with open_app(settings_of_this_process()) as app, alive(app.ledger, run_id()):
+        async with running() as app:
             await _handle(app, campaign, path, event_ids or await _events_of(app, dispatch_id))
 
     return handle

@@ -10,17 +10,14 @@ import os
 
 from prefect import flow
 
-from flows.reporting import run_id
+from flows.reporting import running
 from tasks.mirror import mirror_rows
-from tidings.adapters.blocks import settings_of_this_process
-from tidings.ledger.liveness import alive
-from tidings.wiring import open_app
 
 
 @flow(name="tidings-notion-mirror", flow_run_name="Notion mirror", persist_result=False)
 async def mirror_to_notion() -> None:
     """Write what has changed; never in the way of a mail."""
     os.nice(10)  # a process of its own: what sends mails comes first
-    async with open_app(settings_of_this_process()) as app, alive(app.ledger, run_id()):
+    async with running() as app:
         for kind, count in (await mirror_rows(app.mirror)).items():
             print(f"{kind}: {count} written")

@@ -1,14 +1,22 @@
-"""How a run ends: a short artifact, and red with the reason when something failed."""
+"""What every run does around its work: its parts, its log lines, and a report; red with the reason when it failed."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from prefect.artifacts import acreate_markdown_artifact
+from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 
+from tidings import counts, logs
+from tidings.adapters.blocks import settings_of_this_process
 from tidings.deliver import Sent
 from tidings.errors import TidingsError
+from tidings.ledger.liveness import alive
+from tidings.wiring import App, open_app
 
 
 class RunFailed(TidingsError):
@@ -20,17 +28,36 @@ def run_id() -> UUID | None:
     return UUID(flow_run.id) if flow_run.id else None
 
 
+@asynccontextmanager
+async def running() -> AsyncIterator[App]:
+    """The parts that a run works with. While in here it is known to be alive, its log lines carry its id and are in
+    Prefect too, and how long it takes is counted."""
+    settings = settings_of_this_process()
+    logs.configure(as_json=settings.log_json)
+    _tell_prefect()
+    with logs.bound(run_id=flow_run.id):
+        async with open_app(settings) as app, alive(app.ledger, run_id()):
+            with counts.run(str(flow_run.flow_name)):
+                yield app
+
+
+def _tell_prefect() -> None:
+    handler = APILogHandler()
+    handler.setFormatter(logs.ShortFormatter())
+    logging.getLogger("tidings").addHandler(handler)
+
+
 async def report(key: str, title: str, sent: Sent, *, notes: list[str] | None = None) -> None:
     """What was sent, skipped and failed, where the dashboard shows it. Counts and reasons, no addresses."""
     rows = [("sent", "", sent.sent)]
     rows += [("skipped", reason, count) for reason, count in sorted(sent.skipped.items())]
     rows += [("failed", reason, count) for reason, count in sorted(sent.failed.items())]
     lines = [f"## {title}", "", *[f"- {n}" for n in notes or []], "", "| | why | mails |", "|---|---|---|"]
-    lines += [f"| {what} | {_cell(why)} | {count} |" for what, why, count in rows]
+    lines += [f"| {what} | {cell(why)} | {count} |" for what, why, count in rows]
     await acreate_markdown_artifact("\n".join(lines), key=key, description=title)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 

@@ -10,17 +10,16 @@ from prefect import Flow, flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.reporting import raise_failures, report, run_id
+from flows.reporting import raise_failures, report, run_id, running
 from tasks.send import send_all
 from tidings.adapters.blocks import settings_of_this_process
 from tidings.campaign import Campaign, load_campaigns
 from tidings.deliver import PATIENCE, Selection
 from tidings.errors import RetryLater, ServiceError
 from tidings.ledger import mails
-from tidings.ledger.liveness import alive
 from tidings.model import Slot
 from tidings.schedule import aware
-from tidings.wiring import App, open_app, utc_now
+from tidings.wiring import App, utc_now
 
 #: From so many mails on, the run of a template and minute is joined by a second one.
 WAVE = 1000
@@ -40,7 +39,7 @@ def _flow(deployment: str, campaign: str) -> Flow[..., Any]:
     @flow(name=deployment, persist_result=False)
     async def send_email(template: str | None = None, due: datetime | None = None) -> State[Any] | None:
         """Send the mails of one template that are due by then; without a template, what a dead run left behind."""
-        async with open_app(settings_of_this_process()) as app, alive(app.ledger, run_id()):
+        async with running() as app:
             return await _send(app, campaign, template, aware(due) if due else utc_now())
 
     return send_email

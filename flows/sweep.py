@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.reporting import run_id
-from tidings.adapters.blocks import settings_of_this_process
+from flows.reporting import running
 from tidings.canary import look_after
-from tidings.ledger.liveness import alive
 from tidings.reconcile import bury_dead, reconcile
-from tidings.wiring import deadman_of, open_app, utc_now
+from tidings.wiring import deadman_of, utc_now
 
 
 @flow(name="tidings-sweep", flow_run_name="sweep", persist_result=False)
 async def sweep() -> None:
     """Dispatch, schedule and take over what a crash or an outage left undone."""
-    async with open_app(settings_of_this_process()) as app, alive(app.ledger, run_id()):
+    async with running() as app:
         await look_after(app.ledger, deadman_of(app.settings), utc_now())
         await bury_dead(app.ledger, app.runs, utc_now())
         done = await reconcile(app.ledger, app.runs, app.campaigns, utc_now(), thorough=True)

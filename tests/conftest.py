@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "sandbox"))
 
 import resend as sdk
+from evidence import evidence as evidence
 from fakes import FakeRuns
 from sandbox_process import Sandbox
 from worlds import COPY, TABLES, Clients, World, make_templates, open_clients

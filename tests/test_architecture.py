@@ -26,6 +26,8 @@ USE_CASES = (
     "operate",
     "gather",
     "instance",
+    "metrics",
+    "progress",
 )
 PURE = (
     "consent",
@@ -40,6 +42,8 @@ PURE = (
     "ports",
     "form",
     "redact",
+    "counts",
+    "logs",
 )
 ABOVE = {"server", "flows", "campaigns", "tasks"}
 OUTSIDE = {"httpx", "notion_client", "resend", "prefect", "fastapi", "starlette"}

@@ -33,6 +33,7 @@ TABLES = (
     "canary",
     "form_limit",
     "form_tally",
+    "metric",
     "outcome",
     "suppression",
     "memo",

@@ -50,10 +50,12 @@ def arrival(
     now: datetime,
     testing_minute: float | None,
     quotas: tuple[Quota, ...] = (),
+    origin: str | None = None,
 ) -> Arrival:
     """A validated body as an event. `key` is the sender's own event id, when it sent one in a header.
 
-    `quotas` are what a sender that nobody knows is counted against.
+    `quotas` are what a sender that nobody knows is counted against. `origin` is the service whose list it was found
+    in, when its sender has not posted it.
     """
     theirs = key or payload.event_key()
     return Arrival(
@@ -72,6 +74,7 @@ def arrival(
         facts=payload.facts(),
         quotas=quotas,
         repeatable=theirs is None and not payload.whole,
+        origin=origin,
     )
 
 
@@ -153,7 +156,7 @@ class Intake:
         try:
             run_id = await dispatch(self._ledger, self._runs, dispatch_id, self._now())
         except LedgerUnavailable as error:
-            log.warning("dispatch.deferred", extra={"dispatch": str(dispatch_id), "error": str(error)})
+            log.warning("dispatch.deferred", extra={"dispatch_id": str(dispatch_id), "error": str(error)})
             return None  # the event is stored, which is what the answer says; the keeper dispatches it
         finally:
             self._in_flight[deployment] -= 1
@@ -178,15 +181,15 @@ async def dispatch(ledger: Ledger, runs: Runs, dispatch_id: UUID, now: datetime)
         run_id = await runs.start_handler(deployment, event_ids, dispatch_id)
     except ServiceError as error:
         level = logging.WARNING if isinstance(error, RetryLater) else logging.ERROR
-        log.log(level, "dispatch.deferred", extra={"dispatch": str(dispatch_id), "error": str(error)})
+        log.log(level, "dispatch.deferred", extra={"dispatch_id": str(dispatch_id), "error": str(error)})
         return None
     async with ledger.transaction() as connection:
         await inbox.dispatched(connection, dispatch_id, run_id, now)
     return run_id
 
 
-def answer(webhook: Webhook, receipt: Receipt, flow_run_id: UUID | None) -> Mapping[str, Any]:
-    """What the sender is told: what really happened."""
+def answer(webhook: Webhook, receipt: Receipt, flow_run_id: UUID | None, status_url: str) -> Mapping[str, Any]:
+    """What the sender is told: what really happened, and where it is told what happens next."""
     if receipt.ignored_because:
         message = f"{webhook.noun} stored; no email will be sent because {receipt.ignored_because}"
     elif flow_run_id:
@@ -198,5 +201,6 @@ def answer(webhook: Webhook, receipt: Receipt, flow_run_id: UUID | None) -> Mapp
         "event_id": str(receipt.event_id),
         "flow_run_id": str(flow_run_id) if flow_run_id else None,
         "contact_created": receipt.contact_created,
+        "status_url": status_url,
         **({"duplicate": True} if receipt.duplicate else {}),
     }

@@ -35,8 +35,18 @@ class Finding:
         return f"{self.kind}:{self.subject}" if self.subject else self.kind
 
 
-async def note(ledger: Ledger, findings: Sequence[Finding], kinds: Collection[str], now: datetime) -> None:
-    """Write down what was found. Open alerts of these kinds that were not found again are over."""
+async def note(
+    ledger: Ledger,
+    findings: Sequence[Finding],
+    kinds: Collection[str],
+    now: datetime,
+    *,
+    unknown: Collection[str] = (),
+) -> None:
+    """Write down what was found. Open alerts of these kinds that were not found again are over.
+
+    But for those whose keys begin with what is `unknown`, as nobody could look.
+    """
     async with ledger.transaction() as connection:
         for each in findings:
             await ledger_alerts.seen(
@@ -48,4 +58,4 @@ async def note(ledger: Ledger, findings: Sequence[Finding], kinds: Collection[st
                 lasting=each.lasting,
                 now=now,
             )
-        await ledger_alerts.over(connection, kinds, [each.key for each in findings], now)
+        await ledger_alerts.over(connection, kinds, [each.key for each in findings], now, unknown=unknown)

@@ -190,6 +190,8 @@ class Native:
     scheme: Scheme
     payload: type[Payload]
     examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: What a subscription at the service has to tell of, by the service's own names.
+    events: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

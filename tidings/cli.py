@@ -18,6 +18,7 @@ from rich.table import Table
 
 from tidings.commands.canary import canary
 from tidings.commands.doctor import doctor
+from tidings.commands.reconcile import reconcile
 from tidings.errors import TidingsError
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ app.add_typer(suppress_app, name="suppress")
 app.add_typer(consent_app, name="consent")
 app.command()(doctor)
 app.command()(canary)
+app.command()(reconcile)
 
 #: Wide where nobody reads it on a screen, so that an id can be taken out of a table by a script.
 out = Console(width=None if sys.stdout.isatty() else 240)

@@ -17,6 +17,7 @@ from tidings.campaign import Campaigns
 from tidings.errors import CopyError, KeyReused, MessageRefused, OutcomeUnknown, Refused, RetryLater, ServiceError
 from tidings.ledger import Ledger, mails, outcomes, permission
 from tidings.ledger.mails import Claim, ClaimedMessage
+from tidings.logs import tell
 from tidings.model import ASKING, MessageState, Template
 from tidings.ports import Copy, Sender, Turns
 from tidings.render import one_line, render
@@ -104,7 +105,7 @@ class Delivery:
         async with self.ledger.transaction() as connection:
             left = await mails.take_over(connection, campaign=selection.campaign, lease=self.lease, flow_run_id=run_id)
             if left is not None:
-                log.warning("claim.taken_over", extra={"claim": str(left.id), "messages": len(left.messages)})
+                log.warning("claim.taken_over", extra={"claim_id": str(left.id), "messages": len(left.messages)})
                 return left
             return await mails.claim_due(
                 connection,
@@ -138,6 +139,8 @@ class Delivery:
             except CopyError as error:
                 failed[message.id] = str(error)
         await self._store(claim, payloads, stopped, failed)
+        _tell(claim, "message.skipped", stopped)
+        _tell(claim, "message.failed", failed, logging.ERROR)
         for reason in stopped.values():
             done.add(Sent(skipped={reason: 1}))
         for reason in failed.values():
@@ -225,7 +228,7 @@ class Delivery:
             if held is not None and held.first_sent_at is None:
                 claim, done = await self._last_look(connection, claim)
         if held is None:
-            log.warning("claim.lost", extra={"claim": str(claim.id)})
+            log.warning("claim.lost", extra={"claim_id": str(claim.id)})
             return Sent()
         if not claim.messages:
             done.add(await self._settle_all(claim, MessageState.SKIPPED, ""))
@@ -240,6 +243,7 @@ class Delivery:
         stopped = await self._stopped(connection, claim, claim.messages)
         for message_id, reason in stopped.items():
             await mails.settle_messages(connection, claim.id, [message_id], MessageState.SKIPPED, reason)
+        _tell(claim, "message.skipped", stopped)
         done = Sent(skipped=dict(Counter(stopped.values())))
         return replace(claim, messages=tuple(m for m in claim.messages if m.id not in stopped)), done
 
@@ -289,6 +293,8 @@ class Delivery:
                 else:
                     await mails.settle_messages(connection, claim.id, [message_id], MessageState.FAILED, str(error))
             await mails.close_claim(connection, claim.id)
+        _tell(claim, "message.sent", dict.fromkeys(sent))
+        _tell(claim, "message.failed", {i: str(e) for i, e in refused.items() if i not in ours}, logging.ERROR)
         if ours:
             raise next(iter(ours.values()))
         done = Sent(sent=len(sent))
@@ -317,7 +323,7 @@ class Delivery:
         try:
             listed = await self.sender.sent_since(first_sent_at - CLOCKS)
         except Refused as error:  # a key that may only send cannot read the list
-            log.warning("resend.list_refused", extra={"claim": str(claim.id), "error": str(error)})
+            log.warning("resend.list_refused", extra={"claim_id": str(claim.id), "error": str(error)})
             listed = []
         async with self.ledger.transaction() as connection:
             known = await mails.known_ids(connection, [str(mail["id"]) for mail in listed])
@@ -340,12 +346,30 @@ class Delivery:
         async with self.ledger.transaction() as connection:
             await mails.settle_messages(connection, claim.id, [m.id for m in claim.messages], state, reason)
             await mails.close_claim(connection, claim.id)
+        _tell(claim, f"message.{state}", {m.id: reason for m in claim.messages}, logging.ERROR)
         return Sent(failed={reason: len(claim.messages)} if claim.messages else {})
 
     async def leave(self, claim: Claim, seconds: float) -> None:
         """Leave the claim for a later run: same bodies, same key, once this long has passed."""
         async with self.ledger.transaction() as connection:
             await mails.postpone(connection, claim.id, seconds)
+
+
+def _tell(claim: Claim, what: str, reasons: Mapping[UUID, str | None], level: int = logging.INFO) -> None:
+    """What became of each message, for who looks for it in the log."""
+    told = [
+        {
+            "message_id": str(m.id),
+            "enrolment_id": str(m.enrolment_id),
+            "claim_id": str(claim.id),
+            "campaign": m.campaign,
+            "template": m.template,
+            "reason": reasons[m.id],
+        }
+        for m in claim.messages
+        if m.id in reasons
+    ]
+    tell(log, what, told, level)
 
 
 def _match(claim: Claim, listed: Sequence[Mapping[str, Any]]) -> dict[UUID, str]:

@@ -17,6 +17,7 @@ from tidings.joining import follow_bookings, not_started, understand
 from tidings.ledger import Ledger, inbox, mails, permission
 from tidings.ledger import facts as ledger_facts
 from tidings.ledger.mails import LastRound
+from tidings.logs import tell
 from tidings.model import (
     ASKED_FOR,
     ASKING,
@@ -136,7 +137,19 @@ async def _store(
             await inbox.settle_events(
                 connection, [event_id] if event_id in ours else [], EventState.FAILED, now, reason
             )
+    _tell(events, new, {**known, **settled}, failed)
     return Enrolled(tuple(new), tuple(known), failed, settled)
+
+
+def _tell(
+    events: Sequence[Event], new: Mapping[UUID, UUID], settled: Mapping[UUID, str], failed: Mapping[UUID, str]
+) -> None:
+    """What became of each event, for who looks for it in the log."""
+    about = {e.id: {"event_id": str(e.id), "source": e.source, "campaign": e.campaign} for e in events}
+    tell(log, "event.enrolled", [{**about[i], "enrolment_id": str(enrolment)} for i, enrolment in new.items()])
+    tell(log, "event.settled", [{**about[i], "reason": why} for i, why in settled.items()])
+    told = [{**about[i], "reason": why} for i, why in failed.items() if i in about]
+    tell(log, "event.failed", told, logging.ERROR)
 
 
 def _entering(plan: Plan, last: LastRound | None) -> Plan | str:

@@ -123,7 +123,7 @@ class Gatherings:
             run_id = await self._runs.open_handler(deployment, dispatch_id, at)
         except ServiceError as error:
             level = logging.WARNING if isinstance(error, RetryLater) else logging.ERROR
-            log.log(level, "gathering.not_opened", extra={"dispatch": str(dispatch_id), "error": str(error)})
+            log.log(level, "gathering.not_opened", extra={"dispatch_id": str(dispatch_id), "error": str(error)})
             return None
         async with self._ledger.transaction() as connection:
             await inbox.dispatched(connection, dispatch_id, run_id, at)

@@ -1,9 +1,17 @@
-"""Log lines that can be joined on: an event name, and what it concerns as fields. No addresses, no secrets."""
+"""Log lines that can be joined on: an event name, and what it concerns as fields. No addresses, no secrets.
+
+Fields have the same names everywhere: event_id, enrolment_id, message_id, claim_id, dispatch_id, contact_id, campaign,
+sequence, template; run_id is the Prefect run that the line was written in, or that handles the event; other_run_id is
+another run that a line is about.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,10 +22,37 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _ACCESS = "uvicorn.access"
 #: Our own formatters redact the whole line, fields and all.
 _OURS = "tidings."
+#: Up to so many things each have a line of their own; more have one together, with their number.
+FEW = 10
+
+_bound: ContextVar[dict[str, object]] = ContextVar("bound", default={})  # noqa: B039  (never changed, only replaced)
+
+
+@contextmanager
+def bound(**fields: object) -> Iterator[None]:
+    """In here every line has these fields, whoever writes it."""
+    before = _bound.set({**_bound.get(), **fields})
+    try:
+        yield
+    finally:
+        _bound.reset(before)
+
+
+def tell(log: logging.Logger, what: str, about: Sequence[Mapping[str, object]], level: int = logging.INFO) -> None:
+    """A line for each of a few things; of many one with their number, and with the fields that all have in common."""
+    if len(about) <= FEW:
+        for each in about:
+            log.log(level, what, extra=each)
+        return
+    common = {k: v for k, v in about[0].items() if all(other.get(k) == v for other in about)}
+    log.log(level, what, extra={**common, "count": len(about)})
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    return {k: v for k, v in vars(record).items() if k not in _STANDARD}
+    own = {k: v for k, v in vars(record).items() if k not in _STANDARD}
+    if "flow_run_id" in own:  # as Prefect's own lines call it
+        own["run_id"] = own.pop("flow_run_id")
+    return {k: v for k, v in {**_bound.get(), **own}.items() if v is not None}
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,16 +71,23 @@ class JsonFormatter(logging.Formatter):
         return redact(json.dumps(line, default=str, ensure_ascii=False))
 
 
-class PlainFormatter(logging.Formatter):
-    """For people: time, level, event, fields."""
+class ShortFormatter(logging.Formatter):
+    """Event and fields, for where the rest stands beside them."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{k}={v}" for k, v in _fields(record).items())
-        time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
-        line = f"{time} {record.levelname.lower():7} {record.name}: {record.getMessage()} {fields}".rstrip()
+        line = f"{record.getMessage()} {fields}".rstrip()
         if record.exc_info:
             line += "\n" + (record.exc_text or self.formatException(record.exc_info))
         return redact(line)
+
+
+class PlainFormatter(ShortFormatter):
+    """For people: time, level, event, fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
+        return f"{time} {record.levelname.lower():7} {record.name}: {super().format(record)}"
 
 
 class _Redacted(logging.LogRecord):
@@ -76,11 +118,21 @@ def redact_all_logs() -> None:
 
 
 def configure(*, as_json: bool) -> None:
-    """Send Tidings' own log lines to standard error; other libraries keep their settings."""
+    """Send Tidings' own log lines to standard error. Other libraries keep their settings, and write JSON where it is
+    asked for: one line that is none spoils a whole log for whoever reads it by machine."""
     redact_all_logs()
+    if as_json:
+        _let_all_write_json()
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if as_json else PlainFormatter())
     logger = logging.getLogger("tidings")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def _let_all_write_json() -> None:
+    known = (logging.getLogger(name) for name in ("", *logging.root.manager.loggerDict))
+    for handler in {handler for logger in known for handler in logger.handlers}:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setFormatter(JsonFormatter())

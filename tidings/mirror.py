@@ -61,7 +61,7 @@ class Mirror:
             except Refused as error:
                 if error.status not in OF_ONE_ROW:
                     raise
-                log.error("mirror.refused", extra={"kind": kind.name, "row": str(row.id), "error": str(error)})
+                log.error("mirror.refused", extra={"kind": kind.name, "row_id": str(row.id), "error": str(error)})
                 refused.append(error)
         return len(changed) - (len(refused) - before)
 

@@ -38,6 +38,10 @@ class EventState(StrEnum):
     FAILED = "failed"
 
 
+#: The reason of an event that an operator has made another of, with whose id it goes on.
+TAKEN_IN = "taken in as "
+
+
 class MessageState(StrEnum):
     #: Waits for the contact's click in the mail that asks for it (double opt-in); has no due time of its own yet.
     HELD = "held"
@@ -270,6 +274,31 @@ class Arrival:
     quotas: tuple[Quota, ...] = ()
     #: Whether a contact may say the very same again: its key is a digest, and nothing in it is the sender's own time.
     repeatable: bool = False
+    #: The service whose own list it was found in; None: its sender posted it.
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a service's own list shows, as the body of the webhook that should have told of it."""
+
+    body: Mapping[str, Any]
+    #: When it happened, by the service's clock.
+    at: datetime
+    #: When the meeting begins that it is about; None: it is about none.
+    starts_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A webhook subscription at a service."""
+
+    uri: str
+    url: str
+    #: False: the service has switched it off.
+    active: bool
+    #: What it tells of, by the service's own names.
+    events: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +408,15 @@ class Mail:
     subject: str
     html: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The sender's own list of mails: id, from and created_at of each, newest first."""
+
+    mails: tuple[Mapping[str, Any], ...]
+    #: From when on it has every mail.
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ async def bury_dead(ledger: Ledger, runs: Graves, now: datetime) -> int:
     await asyncio.sleep(SECOND_LOOK_SECONDS)
     dead &= await _seem_dead(ledger, runs, now)
     for run_id in dead:
-        log.warning("run.dead", extra={"run": str(run_id)})
+        log.warning("run.dead", extra={"other_run_id": str(run_id)})
         await runs.bury(run_id)
     return len(dead)
 
@@ -178,7 +178,11 @@ async def send_late(ledger: Ledger, runs: Runs, now: datetime) -> int:
         run_id, _ = await runs.start_send(slot, at=now, key=key)
         async with ledger.transaction() as connection:
             await mails.name_late_run(connection, slot, run_id)
-        log.warning("mails.late", extra={"template": slot.template, "due": slot.at.isoformat(), "run": str(run_id)})
+        log.warning(
+            "mails.late",
+            extra={"campaign": slot.campaign, "template": slot.template, "due": slot.at.isoformat(),
+                   "other_run_id": str(run_id)},
+        )  # fmt: skip
     return len(slots)
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tidings.accept import arrivals, dispatch
 from tidings.campaign import Campaigns
 from tidings.ledger import Ledger, inbox
-from tidings.model import EventState
+from tidings.model import TAKEN_IN, EventState
 from tidings.ports import Runs
 
 #: Most events that one call replays; call again for more.
@@ -87,7 +87,7 @@ async def _take_in(ledger: Ledger, campaigns: Campaigns, row: Any, dispatches: l
     )
     async with ledger.transaction() as connection:
         receipts = await inbox.accept(connection, events)
-        taken = f"taken in as {', '.join(str(r.event_id) for r in receipts)}"
+        taken = TAKEN_IN + f"{', '.join(str(r.event_id) for r in receipts)}"
         await inbox.settle_events(connection, [row.id], EventState.IGNORED, events[0].received_at, taken)
     dispatches += {r.dispatch_id for r in receipts if r.dispatch_id and not r.duplicate}
     return taken

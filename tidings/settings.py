@@ -134,7 +134,8 @@ class Settings(BaseSettings):
     calcom_api_key: SecretStr | None = setting(
         None,
         block="calcom-api-key",
-        description="Cal.com API key (cal_…): a no-show of a booking that no webhook told of is looked up with it",
+        description="Cal.com API key (cal_…): bookings and no-shows that never arrived are taken in, and what no "
+        "webhook has told of a no-show's booking is looked up",
     )
     calcom_api_url: str = setting("https://api.cal.com", description="Base address of Cal.com's API")
     stripe_webhook_secrets: SecretStr | None = setting(
@@ -214,7 +215,8 @@ class Settings(BaseSettings):
     stripe_api_key: SecretStr | None = setting(
         None,
         block="stripe-api-key",
-        description="Stripe API key (rk_… that may read checkout sessions): payments that never arrived are taken in",
+        description="Stripe API key (rk_… that may read events and checkout sessions): payments that never arrived are "
+        "taken in",
     )
     stripe_api_url: str = setting("https://api.stripe.com", description="Base address of Stripe's API")
 

@@ -19,6 +19,7 @@ from prefect.logging.loggers import flow_run_logger
 import flows.canary
 import flows.handler
 import flows.notion_mirror
+import flows.reconcile
 import flows.send_email
 import flows.sweep
 from tidings import tls

@@ -10,15 +10,18 @@ from datetime import UTC, datetime
 from email.utils import parseaddr
 
 from tidings.adapters.calcom import Calcom
+from tidings.adapters.calendly import Calendly
 from tidings.adapters.deadman import DeadmanUrl
 from tidings.adapters.notion import Notion
 from tidings.adapters.prefect import RUNS_PATIENCE_SECONDS, PrefectRuns, open_client
 from tidings.adapters.resend import Resend
+from tidings.adapters.stripe import Stripe
 from tidings.campaign import Campaigns, load_campaigns
 from tidings.deliver import Delivery, Identity
 from tidings.ledger import Ledger
 from tidings.ledger.memory import Memory
 from tidings.logs import redact_all_logs
+from tidings.metrics import counting
 from tidings.mirror import Mirror
 from tidings.model import Template
 from tidings.notion_schema import Database, databases
@@ -90,6 +93,8 @@ class App:
     copy: NotionCopy
     projects: NotionProjects | None
     calendar: Calcom | None
+    calendly: Calendly | None
+    stripe: Stripe | None
     links: Links
     delivery: Delivery
     mirror: Mirror
@@ -118,6 +123,9 @@ async def open_app(
     projects = NotionProjects(notion, customers) if customers else None
     cal_key = settings.calcom_api_key
     calendar = Calcom(cal_key.get_secret_value(), settings.calcom_api_url) if cal_key else None
+    token, stripe_key = settings.calendly_token, settings.stripe_api_key
+    calendly = Calendly(token.get_secret_value(), settings.calendly_api_url) if token else None
+    stripe = Stripe(stripe_key.get_secret_value(), settings.stripe_api_url) if stripe_key else None
     mirror = Mirror(ledger, notion, mirrored(settings, campaigns))
     async with open_client() as client:
         deployments = {c.name: c.send_deployment for c in campaigns.values()}
@@ -125,11 +133,28 @@ async def open_app(
         turns = Pace(ledger, Memory(ledger), rate=settings.resend_requests_per_second)
         who = identity(settings)
         delivery = Delivery(ledger, campaigns, copy, resend, links, who, lease=settings.lease_seconds, turns=turns)
+        parts = App(
+            settings=settings,
+            campaigns=campaigns,
+            ledger=ledger,
+            notion=notion,
+            resend=resend,
+            runs=runs,
+            copy=copy,
+            projects=projects,
+            calendar=calendar,
+            calendly=calendly,
+            stripe=stripe,
+            links=links,
+            delivery=delivery,
+            mirror=mirror,
+        )
         try:
-            yield App(
-                settings, campaigns, ledger, notion, resend, runs, copy, projects, calendar, links, delivery, mirror
-            )
+            async with counting(ledger):
+                yield parts
         finally:
+            if calendly:
+                await calendly.close()
             await resend.close()
             await notion.close()
             await ledger.close()

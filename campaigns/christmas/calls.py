@@ -332,6 +332,12 @@ class CalendlyCall(Detail):
     location: CalendlyPlace | None = None
 
 
+class CalendlyNoShow(Detail):
+    """Calendly's mark that an invitee did not come."""
+
+    uri: BookingId = None
+
+
 class CalendlyInvitee(Detail):
     """Calendly's invitee."""
 
@@ -344,6 +350,7 @@ class CalendlyInvitee(Detail):
     rescheduled: bool = False
     old_invitee: BookingId = None
     reschedule_url: Url = None
+    no_show: CalendlyNoShow | None = None
     scheduled_event: CalendlyCall | None = None
 
 
@@ -353,6 +360,8 @@ CALENDLY_TURNS: Mapping[str, Turn] = {
     "invitee_no_show.created": "missed",
     "invitee_no_show.deleted": "attended",
 }
+#: What becomes of an invitee once in its life: a call that is moved or booked again has another one.
+ONCE = ("invitee.created", "invitee.canceled")
 
 
 class CalendlyEvent(Call):
@@ -421,6 +430,11 @@ class CalendlyEvent(Call):
         return (call.uri if call else None) or self.payload.event or self.payload.uri or ""
 
     def event_key(self) -> str | None:
+        """By what it is about where that happens once: a webhook's own time is not to be found in Calendly's lists."""
+        if self.event in ONCE:
+            return f"{self.event}|{self.payload.uri}"
+        if self.turn() == "missed" and self.payload.no_show and self.payload.no_show.uri:
+            return f"{self.event}|{self.payload.no_show.uri}"
         return f"{self.event}|{self.payload.uri}|{self.created_at.isoformat()}" if self.payload.uri else None
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from tidings.campaign import Campaign, Exit, Native, Sequence, Step, Webhook
 from tidings.model import Scheme, Turn
 
-from .calls import CalcomEvent, CalendlyEvent
+from .calls import CALENDLY_TURNS, CalcomEvent, CalendlyEvent
 from .examples import BOOKING, CALENDLY, DOCUSIGN, MAYBE, NO_SHOW, ONBOARDING, SIGNUP, STRIPE
 from .payloads import Maybe, NoShow, Onboarding, Signup
 from .purchase import DocusignEvent, StripeEvent
@@ -77,7 +77,7 @@ CAMPAIGN = Campaign(
             payload=NoShow,
             examples=NO_SHOW,
             summary="A contact did not come to a booked call; or Calendly says what became of one",
-            natives=(Native(Scheme.CALENDLY, CalendlyEvent, CALENDLY),),
+            natives=(Native(Scheme.CALENDLY, CalendlyEvent, CALENDLY, events=tuple(CALENDLY_TURNS)),),
         ),
         Webhook(
             path="postcall-maybe",

@@ -1,4 +1,4 @@
-"""`python -m deploy.checks compose|image|units|settings|audit`: exit 0, or 1 with every problem named.
+"""`python -m deploy.checks compose|image|units|settings|failures|audit`: exit 0, or 1 with every problem named.
 
 Exit 3: nothing is wrong as far as could be seen, and something could not be checked here.
 """
@@ -9,20 +9,22 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping
 
-from deploy.checks import audit, compose, image, settings_table, units
+from deploy.checks import audit, compose, failures_table, image, settings_table, units
 
 CHECKS: Mapping[str, Callable[[], list[str]]] = {
     "compose": compose.problems,
     "image": lambda: asyncio.run(image.problems(lambda text: print(text, flush=True))),
     "units": units.problems,
     "settings": settings_table.problems,
+    "failures": failures_table.problems,
     "audit": audit.problems,
 }
+WRITTEN = {"settings": settings_table.write, "failures": failures_table.write}
 
 
 def main(arguments: list[str]) -> int:
-    if arguments == ["settings", "--write"]:
-        settings_table.write()
+    if arguments[1:] == ["--write"] and arguments[0] in WRITTEN:
+        WRITTEN[arguments[0]]()
         return 0
     if not arguments or not set(arguments) <= CHECKS.keys():
         print(f"usage: deploy/check {'|'.join(CHECKS)} …", file=sys.stderr)

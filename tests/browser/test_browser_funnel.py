@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from live_notion import NotionDesk
 from live_parts import Json, Live, address
 from live_sequences import signup, template_of
 from web_driver import PHONE, WIDE, Browser
@@ -21,6 +22,10 @@ RATINGS = {
     "GPS": "red", "CREW": "green", "ENGINE": "orange", "FUEL": "red",
     "CABIN": "yellow", "COCKPIT": "green", "RADAR": "green", "AUTOPILOT": "orange",
 }  # fmt: skip
+
+
+#: What the page says of the first mail.
+SAID = "document.getElementById('mail').textContent"
 
 
 def fill_in(browser: Browser, funnel: str, email: str) -> None:
@@ -55,6 +60,12 @@ async def test_a_visitor__gets_seven_mails_whose_links_work(live: Live, browser:
     browser.picture(pictures / "thanks-1280.png")
 
     assert f"Your first email is on its way to {email}" in thanks
+    browser.wait(f"const said = ({SAID}); return said.includes(arguments[0])", f"arrived at the mail server of {email}")
+    browser.picture(pictures / "sent-1280.png")
+    browser.width(PHONE, height=844)
+    browser.picture(pictures / "sent-390.png")
+    assert not browser.overflows()
+    browser.width(WIDE)
     assert browser.complaints() == []
     mails = await live.mails(email, 7)
     assert sorted(map(template_of, mails)) == [f"christmas_email_{n}" for n in range(1, 8)]
@@ -69,6 +80,30 @@ async def test_a_visitor__gets_seven_mails_whose_links_work(live: Live, browser:
         answer = await live.http.get(link)
         assert answer.status_code == 200, link
     assert await live.ledger.states(email) == ["delivered"] * 7  # following every link has unsubscribed nobody
+
+
+async def test_f7_a_mail_that_cannot_be_sent__is_an_apology_and_no_promise(
+    live: Live, browser: Browser, desk: NotionDesk, pictures: Path
+) -> None:
+    email = address("apology")
+    await desk.write("christmas_email_1", name="somewhere else")
+    browser.width(PHONE, height=844)
+    fill_in(browser, f"{live.stack.addresses.sandbox}/funnel", email)
+
+    browser.click("#submit")
+    browser.wait(f"return ({SAID}).includes('could not send the email')")
+    browser.picture(pictures / "apology-390.png")
+
+    shown = browser.run("return document.getElementById('thanks').innerText")
+    assert "Sorry. We have received this, but could not send the email." in shown
+    assert "on its way" not in shown
+    assert "christmas_email_1" not in shown
+    assert not browser.overflows()
+    assert await live.ledger.messages(email) == []
+    browser.click("#back button")
+    assert browser.run("return form.business_name.value") == "Quillfeather & Daughters"
+    browser.picture(pictures / "apology-back-390.png")
+    browser.width(WIDE)
 
 
 async def test_a_visitor_who_leaves__gets_no_further_mail(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from live_parts import in_time
+from evidence import in_time
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",

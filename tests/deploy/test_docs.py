@@ -13,7 +13,7 @@ import pytest
 import typer.main
 from dotenv import dotenv_values
 
-from deploy.checks import compose, settings_table
+from deploy.checks import compose, failures_table, settings_table
 from tidings.campaign import Campaigns, load_campaigns
 from tidings.cli import app
 from tidings.errors import CampaignError
@@ -58,6 +58,10 @@ def test_the_example_env__names_settings_and_all_that_must_be_filled_in() -> Non
     assert named - settings == OF_COMPOSE
     assert required - named == {"DATABASE_URL", "PREFECT_API_URL"}  # which the compose file makes
     assert asked_for <= named
+
+
+def test_every_failure_of_before__has_one_test_and_stands_in_its_table() -> None:
+    assert failures_table.problems() == []
 
 
 # -- README --------------------------------------------------------------------------------------------------

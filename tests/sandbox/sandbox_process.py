@@ -89,6 +89,12 @@ class Sandbox:
         response = self.http.post(f"{self.url}/control/reset", json={"settings": True})
         assert response.status_code == 200, response.text
 
+    def post(self, path: str, **body: Any) -> Any:
+        """What people do at the calendars and at Stripe."""
+        response = self.http.post(f"{self.url}/control/{path}", json=body)
+        assert response.status_code == 201, response.text
+        return response.json()
+
     def event_of(self, mail_id: str) -> str:
         return str(self.get(f"inbox/{mail_id}")["last_event"])
 

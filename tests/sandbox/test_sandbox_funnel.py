@@ -52,6 +52,8 @@ class Website:
         self.answer: tuple[int, Any] = (200, {})
         self.retry_after: str | None = None
         self.got: list[dict[str, Any]] = []
+        #: What it answers when it is asked how far a post has come: one after the other, the last one for ever.
+        self.statuses: list[tuple[int, Any]] = [(404, {})]
         website = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -73,11 +75,17 @@ class Website:
                 self.start(website.answer[0])
                 self.wfile.write(json.dumps(website.answer[1]).encode())
 
+            def do_GET(self) -> None:
+                status, answer = website.statuses.pop(0) if len(website.statuses) > 1 else website.statuses[0]
+                self.start(status)
+                self.wfile.write(json.dumps(answer).encode())
+
             def log_message(self, format: str, *args: object) -> None:
                 """Says nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/webhook/christmas-signup"
+        self.status_url = f"http://127.0.0.1:{self.server.server_port}/webhook/status/1"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
@@ -107,9 +115,12 @@ class Browser:
 
     def submit(self) -> str:
         self.run("document.getElementById('submit').click()")
-        until = time.monotonic() + 5
+        return self.wait(SHOWN)
+
+    def wait(self, script: str) -> str:
+        until = time.monotonic() + 10
         while time.monotonic() < until:
-            if shown := self.run(SHOWN):
+            if shown := self.run(script):
                 return str(shown)
             time.sleep(0.05)
         raise AssertionError("the page says nothing")
@@ -258,3 +269,72 @@ def test_who_has_to_wait__is_told_how_long(
     fill(sandbox, browser, website)
 
     assert told in browser.submit()
+
+
+MAIL = "const m = document.getElementById('mail'); return m.dataset.stage && m.dataset.stage + ': ' + m.textContent"
+TEXT = "return document.getElementById('thanks-text').textContent"
+ON_ITS_WAY = {"status": "working", "message": "The first email is on its way.", "final": False, "at": None}
+
+
+def follow(sandbox: Sandbox, browser: Browser, website: Website, *statuses: tuple[int, Any]) -> None:
+    website.answer = (200, {"flow_run_id": "x", "status_url": website.status_url})
+    website.statuses, website.retry_after = list(statuses), "0.1"
+    fill(sandbox, browser, website)
+    browser.run("asking = 3000")
+    browser.submit()
+
+
+def test_f7_the_visitor_is_told_that_the_mail_has_left__when_it_has(
+    sandbox: Sandbox, browser: Browser, website: Website
+) -> None:
+    sent = {**ON_ITS_WAY, "status": "sent"}
+    follow(sandbox, browser, website, *[(200, ON_ITS_WAY)] * 3, (200, sent))
+
+    assert browser.wait(MAIL) == "sent: Your first email has been sent to delivered+ada@resend.dev."
+    assert browser.run(TEXT) == "We have your answers."
+    assert browser.run("return localStorage.getItem(KEPT)") is None
+    website.statuses = [(200, {**sent, "status": "delivered", "final": True})]
+    browser.wait(f"const shown = (() => {{ {MAIL} }})(); return shown.includes('arrived')")
+
+
+def test_f7_a_mail_that_could_not_be_sent__is_an_apology_and_the_answers_are_kept(
+    sandbox: Sandbox, browser: Browser, website: Website
+) -> None:
+    words = "We have received this, but could not send the email."
+    follow(sandbox, browser, website, (200, {"status": "failed", "message": words, "final": True, "at": None}))
+
+    assert browser.wait(MAIL) == f"failed: Sorry. {words} If nothing has come by tomorrow, please write to us."
+    assert browser.run(TEXT) == "We have your answers."
+    assert "Salon Ada" in browser.run("return localStorage.getItem(KEPT)")
+    browser.run("document.querySelector('#back button').click()")
+    assert browser.run("return [form.hidden, document.activeElement.id, form.email.value]") == [
+        False,
+        "email",
+        "delivered+ada@resend.dev",
+    ]
+
+
+@pytest.mark.parametrize("never", [(200, ON_ITS_WAY), (500, {}), (404, {})])
+def test_f7_what_is_not_known__is_not_promised(
+    sandbox: Sandbox, browser: Browser, website: Website, never: tuple[int, Any]
+) -> None:
+    follow(sandbox, browser, website, never)
+
+    assert browser.wait(MAIL).startswith("waiting: We do not know yet that it has left")
+
+
+def test_a_contact_who_gets_nothing_new__is_not_promised_anything(
+    sandbox: Sandbox, browser: Browser, website: Website
+) -> None:
+    words = "No new email will be sent because of this."
+    follow(sandbox, browser, website, (200, {"status": "nothing", "message": words, "final": True, "at": None}))
+
+    assert browser.wait(MAIL) == f"waiting: {words}"
+    assert browser.run(TEXT) == "We have your answers."
+
+
+def test_a_mail_that_is_due_later__is_told_with_its_time(sandbox: Sandbox, browser: Browser, website: Website) -> None:
+    planned = {"status": "planned", "message": "", "final": False, "at": "2026-12-24T17:30:00Z"}
+    follow(sandbox, browser, website, (200, planned))
+
+    assert "24" in browser.wait(MAIL)

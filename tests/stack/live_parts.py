@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 import httpx
+from evidence import in_time
 from itsdangerous import URLSafeSerializer
 
 from tidings.local import environment, ports, services
@@ -28,11 +29,6 @@ T = TypeVar("T")
 
 #: How long anything may take on an idle machine: many times what it does take.
 PATIENCE = 60.0
-
-
-def in_time(seconds: float) -> float:
-    """What these seconds of an idle machine are on this one, now that it is as busy as it is."""
-    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 async def until(what: str, probe: Callable[[], Awaitable[T | None]], *, within: float = PATIENCE) -> T:
@@ -358,11 +354,11 @@ class Live:
 
     # -- processes -------------------------------------------------------------------------------------------
 
-    async def cli(self, *arguments: str, fails: bool = False) -> str:
-        """What `python -m tidings …` says."""
+    async def cli(self, *arguments: str, fails: bool = False, **env: str) -> str:
+        """What `python -m tidings …` says, with these settings beside the stack's."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tidings", *arguments,
-            env={**self.environment, "COLUMNS": "250"}, cwd=self.stack.folder.run,
+            env={**self.environment, "COLUMNS": "250", **env}, cwd=self.stack.folder.run,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         said, _ = await process.communicate()

@@ -64,6 +64,7 @@ def locked_python(version: str) -> Path:
     return python
 
 
+@pytest.mark.failure("F6", now="Flows are asynchronous: the first run after every start sends, on Python 3.11 to 3.13")
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_f6_the_first_run_after_every_start__succeeds(live: Live, real_time: str, version: str) -> None:
     python = await asyncio.to_thread(locked_python, version)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from live_parts import Json, Live, address, in_time
+from evidence import in_time
+from live_parts import Json, Live, address
 from live_sequences import WEBHOOKS, Expected, Posted, onboarding, signup
 
 pytestmark = pytest.mark.stack
@@ -27,8 +28,11 @@ async def test_answer__names_a_run_of_the_right_deployment(
     assert (await live.ledger.event(posted.answer["event_id"]))["state"] == "handled"
 
 
+@pytest.mark.failure(
+    "F15", now="A repeat is answered the same and starts nothing: no run, no message and no mail more are there"
+)
 @pytest.mark.parametrize("webhook", WEBHOOKS, ids=lambda webhook: str(webhook.path))
-async def test_repeat__is_answered_the_same_and_starts_nothing(
+async def test_f15_a_repeat__is_answered_the_same_and_starts_nothing(
     live: Live, five: dict[str, Posted], webhook: Expected
 ) -> None:
     posted = five[webhook.path]

@@ -92,7 +92,7 @@ async def test_a_second_campaign__runs_without_touching_the_product(bakery: Path
         names = {d["name"] for d in await shop.prefect.all("deployments")}
         assert names == {
             "bakery-order-handler", "bakery-send-email", "tidings-sweep", "tidings-notion-mirror",
-            "canary-handler", "canary-send-email", "tidings-canary",
+            "canary-handler", "canary-send-email", "tidings-canary", "tidings-reconcile",
         }  # fmt: skip
         assert "3 of 3 templates can be sent" in await shop.cli("templates", "check")
         described = (await shop.http.get(f"{shop.web}/openapi.json")).json()["paths"]

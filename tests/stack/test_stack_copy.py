@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from evidence import Evidence
 from live_notion import BODY, SUBJECT, TEMPLATES, NotionDesk
 from live_parts import Json, Live, address
 from live_sequences import noshow, signup, template_of
@@ -36,17 +37,26 @@ async def replayed(live: Live, email: str, count: int, *what: str) -> None:
     assert len(mails) == len({template_of(mail) for mail in mails}) == count
 
 
-async def test_f2_all_templates_empty__nothing_is_sent_and_the_run_is_red(live: Live, desk: NotionDesk) -> None:
+@pytest.mark.failure(
+    "F2",
+    now="Every template is fetched and rendered before the first mail: nothing is sent, the run is red, "
+    "and `tidings events replay` makes up for it",
+    noticed_by="the red run, the failed event and `/health/ready`",
+    within=30,
+    says="Template 'christmas_email_1' has an empty 'Subject Line' … Fill it in in Notion, then replay",
+)
+async def test_f2_all_templates_empty__nothing_is_sent_and_the_run_is_red(
+    live: Live, desk: NotionDesk, evidence: Evidence
+) -> None:
     email = address("f2")
     await desk.empty_all()
+    evidence.broken()
 
     message, event = await refused(live, "christmas-signup", signup(email))
 
-    assert "christmas_email_1" in message
-    assert SUBJECT in message
+    evidence.read(message)
     assert DATABASE in message
-    assert "Fill it in in Notion, then replay" in message
-    assert message.endswith(event["reason"]) or event["reason"] in message
+    assert event["reason"] in message
     status, problems = await live.ready_afresh()
     assert status == 503
     assert all(f"christmas_email_{n}'" in problems["templates"] for n in range(1, 8))
@@ -56,16 +66,25 @@ async def test_f2_all_templates_empty__nothing_is_sent_and_the_run_is_red(live: 
     assert (await live.ledger.event(str(event["id"])))["state"] == "handled"
 
 
-async def test_f3_a_name_with_more_behind_it__is_not_the_template(live: Live, desk: NotionDesk) -> None:
+@pytest.mark.failure(
+    "F3",
+    now="Names are compared exactly; a template that is missing stops its sequence before the first mail",
+    noticed_by="the red run, the failed event and `/health/ready`",
+    within=30,
+    says="Template 'christmas_email_1' is missing … tidings templates push",
+)
+async def test_f3_a_name_with_more_behind_it__is_not_the_template(
+    live: Live, desk: NotionDesk, evidence: Evidence
+) -> None:
     email = address("f3")
+    evidence.broken()
     await desk.write("christmas_email_1", name="christmas_email_1: Your assessment")
 
     message, _ = await refused(live, "christmas-signup", signup(email))
 
-    assert "Template 'christmas_email_1' is missing" in message
+    evidence.read(message)
     assert "Template Name" in message
     assert DATABASE in message
-    assert "tidings templates push" in message
 
 
 async def test_one_empty_body__stops_the_sequence_before_its_first_mail(live: Live, desk: NotionDesk) -> None:
@@ -135,6 +154,10 @@ async def test_an_unshared_database__is_named_with_the_cure(live: Live, desk: No
     await replayed(live, email, 3, str(event["id"]))
 
 
+@pytest.mark.failure(
+    "F16",
+    now="Long copy is written in as many pieces as Notion wants, read back whole, and a mail has every word of it",
+)
 @pytest.mark.parametrize("length", [6_000, 60_000])
 async def test_f16_a_long_body__arrives_whole(live: Live, desk: NotionDesk, length: int) -> None:
     email = address("f16")
@@ -150,6 +173,7 @@ async def test_f16_a_long_body__arrives_whole(live: Live, desk: NotionDesk, leng
     assert " ".join(words) in " ".join(mail["text"].split())
 
 
+@pytest.mark.failure("F17", now="Values are text: escaped in HTML, never read as a pattern or as a template")
 async def test_f17_a_hostile_name__is_only_text(live: Live, desk: NotionDesk) -> None:
     email, name = address("f17"), r"""<b>Bob & "Co"</b> \1 {{7*7}}"""
     await desk.write(
@@ -168,6 +192,10 @@ async def test_f17_a_hostile_name__is_only_text(live: Live, desk: NotionDesk) ->
     assert "49" not in mail["subject"] + mail["text"]
 
 
+@pytest.mark.failure(
+    "F10",
+    now="Properties are found in any case; one that is renamed is named by `tidings doctor` and `/health/ready`",
+)
 async def test_f10_a_property_spelled_differently__is_found(live: Live, desk: NotionDesk) -> None:
     email = address("f10")
     await desk.rename_property(TEMPLATES, SUBJECT, "subject line")

@@ -6,6 +6,7 @@ import html
 import re
 
 import pytest
+from evidence import Evidence
 from live_notion import ANALYTICS, CONTACTS, ENROLMENTS, NotionDesk, value
 from live_parts import Json, Live, address, until
 from live_sequences import WEBHOOKS, Posted, noshow, signup, template_of
@@ -28,20 +29,26 @@ async def test_f4_every_webhook__has_its_deployment(live: Live) -> None:
     assert "deployments" not in (await live.ready())[1]
 
 
-async def test_f4_a_deployment_that_is_gone__is_noticed_and_made_again(live: Live) -> None:
+@pytest.mark.failure(
+    "F4",
+    now="A webhook whose deployment is gone is answered 202 and kept; its mails go when `tidings deploy` has made it",
+    noticed_by="`/health/ready`",
+    within=15,
+    says="deployment 'christmas-noshow-recovery-handler' is missing in Prefect; run: tidings deploy",
+)
+async def test_f4_a_deployment_that_is_gone__is_noticed_and_made_again(live: Live, evidence: Evidence) -> None:
     name, email = "christmas-noshow-recovery-handler", address("f4")
     deployment = await live.prefect.deployment(name)
     assert deployment is not None
     await live.prefect.delete(f"/deployments/{deployment['id']}")
+    evidence.broken()
     try:
 
         async def noticed() -> str | None:
             status, problems = await live.ready()
             return problems.get("deployments") if status == 503 else None
 
-        problem = await until("readiness to notice", noticed, within=15)
-        assert name in problem
-        assert "tidings deploy" in problem
+        evidence.read(await until("readiness to notice", noticed, within=15))
         answer = await live.post("calendly-noshow", noshow(email))
         assert answer.status_code == 202
         assert answer.json()["flow_run_id"] is None
@@ -75,22 +82,27 @@ async def test_f5_a_send_whose_answer_was_lost__is_neither_lost_nor_doubled(live
     assert {m["provider_id"] for m in await live.ledger.messages(email)} == {mail["id"] for mail in mails}
 
 
-async def test_f8_other_parameters_than_the_code__are_noticed(live: Live) -> None:
+@pytest.mark.failure(
+    "F8",
+    now="Parameters are compared with the flow's own; Prefect refuses to make a run with one that is unknown",
+    noticed_by="`/health/ready`",
+    within=15,
+    says="deployment 'christmas-postcall-maybe-handler' has other parameters than the code; run: tidings deploy",
+)
+async def test_f8_other_parameters_than_the_code__are_noticed(live: Live, evidence: Evidence) -> None:
     name = "christmas-postcall-maybe-handler"
     deployment = await live.prefect.deployment(name)
     assert deployment is not None
     schema = deployment["parameter_openapi_schema"]
     changed = {**schema, "properties": {**schema["properties"], "priority": {"type": "string", "title": "priority"}}}
     await live.prefect.patch(f"/deployments/{deployment['id']}", {"parameter_openapi_schema": changed})
+    evidence.broken()
 
     async def noticed() -> str | None:
         status, problems = await live.ready()
         return problems.get("deployments") if status == 503 else None
 
-    problem = await until("readiness to notice", noticed, within=15)
-    assert name in problem
-    assert "parameters" in problem
-    assert "tidings deploy" in problem
+    evidence.read(await until("readiness to notice", noticed, within=15))
 
     await live.cli("deploy")
 
@@ -116,11 +128,20 @@ async def test_f8_an_unknown_parameter__is_refused_when_the_run_is_made(live: Li
     assert "unheard_of" in answer.text
 
 
+@pytest.mark.failure(
+    "F11",
+    now="Nothing is sent and nothing is lost: mails wait until the domain is verified; an unknown variable stops them",
+    noticed_by="the red run and `/health/ready`",
+    within=60,
+    says="the domain tidings.test of SENDER is 'pending' at Resend…; add its DNS records and verify it at "
+    "resend.com/domains",
+)
 async def test_f11_an_unverified_domain__is_said_and_its_mails_go_once_it_is_verified(
-    live: Live, real_time: str
+    live: Live, real_time: str, evidence: Evidence
 ) -> None:
     emails = [address("f11"), address("f11")]
     await live.sandbox.change(domains={"tidings.test": "pending"})
+    evidence.broken()
 
     answers = [await live.accepted("christmas-signup", signup(email), web=real_time) for email in emails]
     for answer in answers:
@@ -133,8 +154,7 @@ async def test_f11_an_unverified_domain__is_said_and_its_mails_go_once_it_is_ver
         assert set(await live.ledger.states(email)) <= {"scheduled", "sending"}
     status, problems = await live.ready_afresh()
     assert status == 503
-    assert "tidings.test" in problems["resend"]
-    assert "resend.com/domains" in problems["resend"]
+    evidence.read(problems["resend"])
 
     await live.sandbox.mend()
 
@@ -152,10 +172,18 @@ async def test_f11_an_unverified_domain__is_said_and_its_mails_go_once_it_is_ver
         assert await live.ledger.states(email) == ["delivered", *["scheduled"] * 6]
 
 
+@pytest.mark.failure(
+    "F12",
+    now="A failed run is Failed with its reason, and tried again where that can help, as in the test beside it",
+    noticed_by="Prefect's dashboard",
+    within=30,
+    says="Template 'noshow_recovery_email_1' is missing",
+)
 async def test_f12_a_failing_flow__is_failed_and_tried_once_when_retrying_cannot_help(
-    live: Live, desk: NotionDesk
+    live: Live, desk: NotionDesk, evidence: Evidence
 ) -> None:
     email = address("f12")
+    evidence.broken()
     await desk.write("noshow_recovery_email_1", name="nobody_asks_for_this")
 
     answer = await live.accepted("calendly-noshow", noshow(email))
@@ -163,6 +191,7 @@ async def test_f12_a_failing_flow__is_failed_and_tried_once_when_retrying_cannot
     await live.event_is(answer["event_id"], "failed")
 
     assert run["state_type"] == "FAILED"
+    evidence.read(run["state"]["message"])
     assert run["run_count"] == 1
     [enrolling] = await live.prefect.task_runs(run["id"], "enrol")
     assert enrolling["run_count"] == 1
@@ -189,6 +218,10 @@ async def test_f12_a_503__is_tried_again_and_sends_once(live: Live) -> None:
     assert len(mails) == len({template_of(mail) for mail in mails}) == 3
 
 
+@pytest.mark.failure(
+    "F13",
+    now="The ledger has the mail before and after the send; Notion is written later, and no send depends on it",
+)
 async def test_f13_notion_down_after_the_send__means_no_second_mail_and_is_caught_up_with(
     live: Live, desk: NotionDesk
 ) -> None:
@@ -212,6 +245,9 @@ async def test_f13_notion_down_after_the_send__means_no_second_mail_and_is_caugh
     assert await live.ledger.states(email) == ["delivered"] * 3
 
 
+@pytest.mark.failure(
+    "F19", now="What is not known is left out or said as the template's author wrote it; no figure is made up"
+)
 def test_f19_nothing_but_an_address__gets_mails_without_any_invention(bare: list[Json]) -> None:
     christmas = load_campaigns([ROOT / "campaigns"])["christmas"]
 

@@ -314,3 +314,31 @@ async def test_a_body_without_end__is_a_413_before_anybody_is_asked_who_they_are
 
     assert answer.status_code in {404, 413}
     assert answer.status_code == 413 or path == "/confirm/x"
+
+
+async def test_an_operator__starts_a_reconciliation(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id, asked = uuid4(), []
+
+    async def start(since: datetime | None, *, dry_run: bool, now: datetime) -> UUID:
+        asked.append((since, dry_run))
+        return run_id
+
+    monkeypatch.setattr(web.app.state.parts.runs, "start_reconcile", start)
+    since = datetime(2026, 11, 1, 8, tzinfo=UTC)
+
+    answers = [
+        await web.http.post("/api/reconcile", json=body, headers=OPERATOR)
+        for body in ({}, {"since": since.isoformat(), "dry_run": True})
+    ]
+
+    assert [a.status_code for a in answers] == [202, 202]
+    assert answers[0].json() == {"flow_run_id": str(run_id)}
+    assert asked == [(None, False), (since, True)]
+
+
+async def test_a_reconciliation_while_prefect_is_away__is_not_started_and_says_so(web: Web) -> None:
+    answer = await web.http.post("/api/reconcile", json={}, headers=OPERATOR)
+
+    assert answer.status_code == 503
+    assert "Not started: Prefect" in answer.json()["detail"]
+    assert (await web.http.post("/api/reconcile", json={})).status_code == 401

@@ -56,6 +56,7 @@ async def test_every_documented_example__is_answered_with_its_run(web: Web, path
         "event_id": str(event.id),
         "flow_run_id": str(run.id),
         "contact_created": True,
+        "status_url": f"https://t.tidings.test/webhook/status/{event.id}",
     }
     assert (run.deployment, event.state, event.flow_run_id) == (webhook.deployment, "dispatched", run.id)
 

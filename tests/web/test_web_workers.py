@@ -14,6 +14,7 @@ import pytest
 from web_client import Web
 from worlds import address
 
+from tidings.metrics import FRESH_SECONDS, WRITE_SECONDS
 from tidings.settings import ROOT
 
 SIGNUP = "/webhook/christmas-signup"
@@ -58,6 +59,14 @@ async def answers(http: httpx.AsyncClient) -> bool:
         return False
 
 
+async def up(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
+        until = time.monotonic() + 90
+        while not await answers(http):
+            assert time.monotonic() < until, "the server does not come up"
+            await asyncio.sleep(0.2)
+
+
 @pytest.mark.slow
 async def test_a_limit__holds_across_uvicorns_workers(web: Web, four_workers: str) -> None:
     async def post(n: int) -> int:
@@ -66,13 +75,28 @@ async def test_a_limit__holds_across_uvicorns_workers(web: Web, four_workers: st
             headers = {"x-forwarded-for": f"8.8.8.{n}, 9.9.9.9"}
             return (await http.post(SIGNUP, json={"email": address(), "consent": False}, headers=headers)).status_code
 
-    async with httpx.AsyncClient(base_url=four_workers, trust_env=False, timeout=60) as http:
-        until = time.monotonic() + 90
-        while not await answers(http):
-            assert time.monotonic() < until, "the server does not come up"
-            await asyncio.sleep(0.2)
+    await up(four_workers)
 
     found = await asyncio.gather(*[post(n) for n in range(60)])
 
     assert sorted(found) == [200] * LIMIT + [429] * (60 - LIMIT)
     assert len(await web.rows("SELECT id FROM event")) == LIMIT
+
+
+@pytest.mark.slow
+async def test_figures__are_those_of_all_of_uvicorns_workers_whichever_is_asked(web: Web, four_workers: str) -> None:
+    await up(four_workers)
+    posts = 40
+
+    async def get(path: str, **body: object) -> httpx.Response:
+        async with httpx.AsyncClient(base_url=four_workers, trust_env=False, timeout=60) as http:
+            return await (http.post(path, json=body) if body else http.get(path))
+
+    await asyncio.gather(*[get(SIGNUP, email=address(), consent=False) for _ in range(posts)])
+    await asyncio.sleep(WRITE_SECONDS + FRESH_SECONDS + 1)
+    pages = [(await get("/metrics")).text for _ in range(12)]
+
+    counted = 'tidings_webhooks_total{result="ignored",source="christmas-signup",status="200"}'
+    for page in pages:
+        assert f"{counted} {posts}.0" in page.splitlines()
+        assert f'tidings_webhook_duration_seconds_count{{source="christmas-signup"}} {posts}.0' in page.splitlines()

@@ -7,6 +7,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import httpx
 
+from tidings.adapters.http import ServiceClient
 from tidings.errors import Refused, RetryLater, ServiceError
 from tidings.settings import Settings
 
@@ -47,7 +48,7 @@ class Captcha:
     def __init__(self, service: Service, secret: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.service = service
         self._secret = secret
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_SECONDS, transport=transport)
+        self._client = ServiceClient(service.name, timeout=TIMEOUT_SECONDS, transport=transport)
 
     @classmethod
     def of(cls, settings: Settings) -> Captcha | None:

@@ -19,7 +19,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
-from tidings.adapters.prefect import CANARY_DEPLOYMENT, MIRROR_DEPLOYMENT, prefect_errors
+from tidings.adapters.prefect import CANARY_DEPLOYMENT, MIRROR_DEPLOYMENT, RECONCILE_DEPLOYMENT, prefect_errors
 from tidings.campaign import Campaigns
 from tidings.settings import ROOT, Settings
 
@@ -42,7 +42,7 @@ class Wanted:
 
 def wanted(campaigns: Campaigns, canary_hours: float = 0) -> Iterator[Wanted]:
     """Every deployment: a handler a webhook, a sender a campaign, and those that look after all of them."""
-    from flows import canary, handler, notion_mirror, send_email, sweep
+    from flows import canary, handler, notion_mirror, reconcile, send_email, sweep
 
     for campaign, webhook in campaigns.webhooks:
         yield Wanted(
@@ -86,6 +86,15 @@ def wanted(campaigns: Campaigns, canary_hours: float = 0) -> Iterator[Wanted]:
         every=timedelta(hours=canary_hours) if canary_hours else None,
         concurrency=1,
         description="Sends a canary through the whole chain",
+    )
+    yield Wanted(
+        name=RECONCILE_DEPLOYMENT,
+        flow=reconcile.reconcile,
+        entrypoint="flows.reconcile.reconcile",
+        tags=("tidings",),
+        every=timedelta(hours=1),
+        concurrency=1,
+        description="Takes in what never arrived as a webhook, and compares the ledger with Resend and Notion",
     )
 
 

@@ -13,6 +13,7 @@ import httpx
 from notion_client import AsyncClient
 from notion_client.errors import HTTPResponseError, InvalidPathParameterError, RequestTimeoutError
 
+from tidings.adapters.http import ServiceClient
 from tidings.errors import (
     ConfigError,
     CopyError,
@@ -68,7 +69,7 @@ class Notion:
         requests_per_second: float = 3.0,
         timeout: float = 20.0,
     ) -> None:
-        self._http = httpx.AsyncClient()
+        self._http = ServiceClient(SERVICE)
         self._client = AsyncClient(
             auth=token,
             base_url=api_url,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Crashed
 
+from tidings import counts
 from tidings.errors import OutcomeUnknown, Refused, RetryLater
 from tidings.model import Slot, UnderWay
 
@@ -40,6 +42,7 @@ MIRROR_DEPLOYMENT = "tidings-notion-mirror"
 CANARY_DEPLOYMENT = "tidings-canary"
 #: A deployment's servers start after `tidings deploy`, and proxies learn of them later still.
 AFTER_DEPLOYMENT = timedelta(minutes=2)
+RECONCILE_DEPLOYMENT = "tidings-reconcile"
 #: Prefect's page size for run queries.
 PAGE = 200
 #: States of a run that a worker has taken.
@@ -190,6 +193,16 @@ class PrefectRuns:
         )
         return at
 
+    async def start_reconcile(self, since: datetime | None, *, dry_run: bool, now: datetime) -> UUID:
+        """A run that compares with the services' own lists; asked twice in a minute for the same, it is one."""
+        run = await self._run(
+            RECONCILE_DEPLOYMENT,
+            parameters={"since": since.isoformat() if since else None, "dry_run": dry_run},
+            idempotency_key=f"reconcile:{since}:{dry_run}:{now:%Y-%m-%dT%H:%M}",
+            flow_run_name=f"reconciliation · {now:%Y-%m-%d %H:%M} UTC",
+        )
+        return run.id
+
     async def ping(self) -> None:
         """Raises RetryLater when Prefect's API does not answer."""
         async with prefect_errors("the API"):
@@ -217,13 +230,16 @@ async def open_client() -> AsyncIterator[PrefectClient]:
 
 @asynccontextmanager
 async def prefect_errors(what: str, patience: float = PATIENCE_SECONDS) -> AsyncIterator[None]:
-    """Prefect's errors as ours; nothing here waits longer than `patience` seconds."""
+    """A call to Prefect: counted, its errors as ours; nothing here waits longer than `patience` seconds."""
+    began, status = time.perf_counter(), None
     try:
         async with asyncio.timeout(patience):
             yield
+        status = 200
     except TimeoutError as error:
         raise OutcomeUnknown(SERVICE, f"{what}: no answer within {patience:g} s") from error
     except ObjectNotFound as error:
+        status = 404
         raise Refused(SERVICE, f"{what} does not exist; run: tidings deploy", status=404) from error
     except PrefectHTTPStatusError as error:
         status = error.response.status_code
@@ -231,3 +247,5 @@ async def prefect_errors(what: str, patience: float = PATIENCE_SECONDS) -> Async
         raise kind(SERVICE, f"{what}: {error}"[:500], status=status) from error
     except httpx.TransportError as error:
         raise RetryLater(SERVICE, f"{what}: cannot be reached: {error}", retry_after=2.0) from error
+    finally:
+        counts.call(SERVICE, status, time.perf_counter() - began)

@@ -17,6 +17,7 @@ from resend.exceptions import NoContentError, ResendError
 from resend.http_client_async import AsyncHTTPClient
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from tidings.adapters.http import ServiceClient
 from tidings.errors import (
     KeyReused,
     MessageRefused,
@@ -27,11 +28,12 @@ from tidings.errors import (
     ServiceError,
     TidingsError,
 )
-from tidings.model import MessageState, Report, Severity
+from tidings.model import Listed, MessageState, Report, Severity
+from tidings.ports import Turns
 
 SERVICE = "Resend"
 #: How far back Resend's list is read: 5,000 mails.
-LIST_PAGES = 50
+LIST_PAGE, LIST_PAGES = 100, 50
 #: When a quota is used up and Resend names no time, ask again after this long.
 QUOTA_PAUSE_SECONDS = 3600.0
 
@@ -88,7 +90,7 @@ class _Transport(AsyncHTTPClient):
     """The SDK's HTTP, on one client that is kept: a new TLS context a call costs more than the call."""
 
     def __init__(self, timeout: float) -> None:
-        self._client = httpx.AsyncClient(timeout=timeout)
+        self._client = ServiceClient(SERVICE, timeout=timeout)
         self.headers: Mapping[str, str] = {}
 
     async def request(
@@ -144,18 +146,34 @@ class Resend:
         answer: Mapping[str, Any] = await _call(resend.Emails.get_async(provider_id))
         return answer
 
-    async def sent_since(self, since: datetime) -> list[Mapping[str, Any]]:
-        """Resend's own list of mails accepted since then, newest first; at most LIST_PAGES pages of it."""
+    async def sent_since(self, since: datetime, turns: Turns | None = None) -> list[Mapping[str, Any]]:
+        """Resend's own list of mails accepted since then, newest first; at most LIST_PAGES pages of it.
+
+        With `turns` each page waits for one, so that a long list does not get in the way of mails.
+        """
         found: list[Mapping[str, Any]] = []
         cursor: dict[str, Any] = {}
         for _ in range(LIST_PAGES):
-            answer = await _call(resend.Emails.list_async(cast(Any, {"limit": 100, **cursor})))
+            if turns is not None:
+                await turns.turn()
+            answer = await _call(resend.Emails.list_async(cast(Any, {"limit": LIST_PAGE, **cursor})))
             page = answer.get("data") or []
-            found += [mail for mail in page if _moment(mail.get("created_at"), since) >= since]
-            if not answer.get("has_more") or _moment(page[-1].get("created_at"), since) < since:
+            found += [mail for mail in page if moment_of(mail, since) >= since]
+            if not answer.get("has_more") or moment_of(page[-1], since) < since:
                 break
             cursor = {"after": page[-1]["id"]}
         return found
+
+    async def listed_since(self, since: datetime, turns: Turns) -> Listed:
+        """What the list has since then, and from when on it has everything."""
+        found = await self.sent_since(since, turns)
+        whole = len(found) < LIST_PAGES * LIST_PAGE
+        return Listed(tuple(found), since if whole else moment_of(found[-1], since))
+
+    async def message_of(self, provider_id: str, turns: Turns) -> UUID | None:
+        """Our own message's id, which Resend gives back with a mail of ours; None for anybody else's mail."""
+        await turns.turn()
+        return _uuid(_tag((await self.get(provider_id)).get("tags"), "message"))
 
     async def domains(self) -> list[Domain]:
         """The account's sending domains. Raises Refused when the key may only send."""
@@ -269,6 +287,11 @@ def _reason(data: Mapping[str, Any]) -> str | None:
             said = [str(part[k]) for k in ("type", "subType", "reason", "message") if part.get(k)]
             return f"Resend: {', '.join(said)}".replace("\x00", "")  # which PostgreSQL cannot hold
     return None
+
+
+def moment_of(mail: Mapping[str, Any], fallback: datetime) -> datetime:
+    """When Resend took a mail of its list."""
+    return _moment(mail.get("created_at"), fallback)
 
 
 def _moment(value: Any, fallback: datetime) -> datetime:

@@ -36,10 +36,18 @@ async def seen(
     await connection.execute(insert(alert).from_select(list(values), row))
 
 
-async def over(connection: AsyncConnection, kinds: Collection[str], still: Collection[str], now: datetime) -> None:
-    """Close the open alerts of these kinds, but for those whose keys are `still` so."""
+async def over(
+    connection: AsyncConnection,
+    kinds: Collection[str],
+    still: Collection[str],
+    now: datetime,
+    *,
+    unknown: Collection[str] = (),
+) -> None:
+    """Close the open alerts of these kinds, but for those whose keys are `still` so or begin with what is `unknown`."""
     await connection.execute(
         update(alert)
         .where(alert.c.recovered_at.is_(None), alert.c.kind.in_(kinds), alert.c.key.not_in(still))
+        .where(*[~alert.c.key.startswith(beginning, autoescape=True) for beginning in unknown])
         .values(recovered_at=now)
     )

@@ -133,6 +133,12 @@ async def milestones(
     return found
 
 
+async def known_milestones(connection: AsyncConnection, keys: Sequence[str]) -> set[tuple[MilestoneKind, str]]:
+    """Payments and signatures by key, whoever's they are."""
+    rows = await connection.execute(select(milestone.c.kind, milestone.c.key).where(milestone.c.key.in_(keys)))
+    return {(MilestoneKind(row.kind), row.key) for row in rows}
+
+
 async def use_milestones(connection: AsyncConnection, contact_ids: Sequence[UUID], now: datetime) -> None:
     """Payments and signatures of these contacts have had their effect: none of them starts anything again."""
     if contact_ids:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger import facts, limits
 from tidings.ledger.tables import contact, dispatch, event
-from tidings.model import Arrival, ContactFacts, Event, EventState, Over, Receipt
+from tidings.model import TAKEN_IN, Arrival, ContactFacts, Event, EventState, Over, Receipt
 
 # One statement for many webhooks, so that a group costs one round trip and one commit. Contacts are locked in
 # the order of their addresses, so that two groups that share contacts cannot wait for each other.
@@ -39,13 +39,14 @@ RETURNING id, email, (xmax = 0) AS created
 
 _INSERT_EVENTS = text("""
 INSERT INTO event (id, source, key, campaign, deployment, body, contact_id, contact_created, received_at,
-                   testing_minute, state, reason, dispatch_id, flow_run_id, dispatched_at)
+                   testing_minute, state, reason, dispatch_id, flow_run_id, dispatched_at, origin)
 SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:sources AS text[]), CAST(:keys AS text[]),
                      CAST(:campaigns AS text[]), CAST(:deployments AS text[]), CAST(:bodys AS text[]),
                      CAST(:contact_ids AS uuid[]), CAST(:contact_createds AS boolean[]),
                      CAST(:received_ats AS timestamptz[]), CAST(:testing_minutes AS float8[]),
                      CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:dispatch_ids AS uuid[]),
-                     CAST(:flow_run_ids AS uuid[]), CAST(:dispatched_ats AS timestamptz[]))
+                     CAST(:flow_run_ids AS uuid[]), CAST(:dispatched_ats AS timestamptz[]),
+                     CAST(:origins AS text[]))
 ON CONFLICT (source, key) DO NOTHING
 RETURNING id
 """)
@@ -147,6 +148,12 @@ async def _known(connection: AsyncConnection, arrivals: Sequence[Arrival]) -> di
         _KNOWN, {"sources": [a.source for a in arrivals], "keys": [a.key for a in arrivals]}
     )
     return {(row.source, row.key): _on_record(row) for row in rows}
+
+
+async def on_record(connection: AsyncConnection, arrivals: Sequence[Arrival]) -> set[UUID]:
+    """Of these webhooks, those that are stored under their keys already; by their ids here."""
+    known = await _known(connection, arrivals)
+    return {a.id for a in arrivals if (a.source, a.key) in known}
 
 
 def _on_record(row: Any) -> Receipt:
@@ -290,6 +297,7 @@ def _row(
         "dispatch_id": receipt.dispatch_id,
         "flow_run_id": receipt.flow_run_id,
         "dispatched_at": gathered[arrival.deployment].starts_at if receipt.flow_run_id else None,
+        "origin": arrival.origin,
     }
 
 
@@ -523,7 +531,7 @@ async def find_events(connection: AsyncConnection, ids: Sequence[UUID]) -> list[
 async def count_events(connection: AsyncConnection, *, since: datetime, without: Sequence[str] = ()) -> list[Any]:
     """How many events came in, but for these campaigns: source, state, why (of those that start nothing), events."""
     by_rule = event.c.state == EventState.IGNORED
-    taken_in = event.c.reason.like("taken in as %")  # of which each names another event
+    taken_in = event.c.reason.startswith(TAKEN_IN)  # of which each names another event
     why = case((taken_in, "taken in anew"), (by_rule, event.c.reason), else_=None).label("why")
     rows = await connection.execute(
         select(event.c.source, event.c.state, why, func.count().label("events"))

@@ -83,10 +83,10 @@ def from_now(seconds: float) -> Any:
     return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
-async def enrol(connection: AsyncConnection, plans: Sequence[Plan], now: datetime) -> set[UUID]:
-    """Store enrolments with all their messages; returns the event ids of those that were not there before."""
+async def enrol(connection: AsyncConnection, plans: Sequence[Plan], now: datetime) -> dict[UUID, UUID]:
+    """Store enrolments with all their messages; returns those that were not there before, by the event of each."""
     if not plans:
-        return set()
+        return {}
     rows = await connection.execute(
         pg_insert(enrolment)
         .on_conflict_do_nothing(index_elements=["campaign", "sequence", "key"])
@@ -133,7 +133,7 @@ async def enrol(connection: AsyncConnection, plans: Sequence[Plan], now: datetim
     ]
     if messages:
         await connection.execute(insert(message), messages)
-    return set(ids)
+    return ids
 
 
 def _evidence(plan: Plan) -> dict[str, Any]:
@@ -665,6 +665,22 @@ async def known_ids(connection: AsyncConnection, provider_ids: Sequence[str]) ->
     """Of these ids of Resend's, those that a message of ours has."""
     rows = await connection.execute(select(message.c.provider_id).where(message.c.provider_id.in_(provider_ids)))
     return set(rows.scalars().all())
+
+
+async def sent_between(connection: AsyncConnection, since: datetime, until: datetime) -> dict[str, UUID]:
+    """The mails that the sender has taken in this time, by its ids."""
+    rows = await connection.execute(
+        select(message.c.provider_id, message.c.id)
+        .where(message.c.provider_id.is_not(None), message.c.sent_at >= since, message.c.sent_at < until)
+        .order_by(message.c.sent_at)
+    )
+    return {row.provider_id: row.id for row in rows}
+
+
+async def states(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, MessageState]:
+    """The states of messages, those that are known."""
+    rows = await connection.execute(select(message.c.id, message.c.state).where(message.c.id.in_(ids)))
+    return {row.id: MessageState(row.state) for row in rows}
 
 
 async def recipients(connection: AsyncConnection, reports: Sequence[Report]) -> list[UUID]:

@@ -6,9 +6,10 @@ from datetime import datetime
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger.store import Ledger
-from tidings.ledger.tables import memo
+from tidings.ledger.tables import event, memo
 
 
 class Memory:
@@ -58,3 +59,10 @@ class Memory:
             await connection.execute(
                 delete(memo).where(memo.c.key.startswith(prefix, autoescape=True), memo.c.updated_at < limit)
             )
+
+
+async def oldest_trace(connection: AsyncConnection) -> datetime | None:
+    """When the ledger was first written to, as far as it shows; None for an empty one."""
+    first = select(func.least(func.min(memo.c.updated_at), select(func.min(event.c.received_at)).scalar_subquery()))
+    at: datetime | None = (await connection.execute(first)).scalar_one_or_none()
+    return at

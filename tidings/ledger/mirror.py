@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Table, select, text, update
+from sqlalchemy import ColumnElement, Table, and_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.ledger.tables import contact, enrolment, message
@@ -33,12 +33,33 @@ class Row:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of row: the setting's field that names its database, and how to read what has changed."""
+    """One kind of row: the setting's field that names its database, and how to read rows that meet a condition."""
 
     name: str
     field: str
     table: Table
-    changed: Callable[[AsyncConnection, int], Awaitable[list[Row]]]
+    read: Callable[[AsyncConnection, ColumnElement[bool], int, Any], Awaitable[list[Row]]]
+
+    async def changed(self, connection: AsyncConnection, limit: int) -> list[Row]:
+        """Rows that Notion shows out of date, oldest change first."""
+        behind = self.table.c.mirrored_at.is_distinct_from(self.table.c.updated_at)
+        return await self.read(connection, behind, limit, self.table.c.updated_at)
+
+    async def shown(self, connection: AsyncConnection, since: datetime, until: datetime, limit: int) -> list[Row]:
+        """Rows that last changed in this time and that Notion should show as they are, newest first."""
+        table = self.table.c
+        up_to_date = and_(table.updated_at.between(since, until), table.mirrored_at == table.updated_at)
+        return await self.read(connection, up_to_date, limit, table.updated_at.desc())
+
+    async def write_again(self, connection: AsyncConnection, rows: Sequence[Row], *, on_a_new_page: bool) -> None:
+        """Have the mirror write these rows once more, unless they have changed meanwhile, when it does so anyway."""
+        page = {"notion_page_id": None} if on_a_new_page else {}
+        for row in rows:
+            await connection.execute(
+                update(self.table)
+                .where(self.table.c.id == row.id, self.table.c.updated_at == row.updated_at)
+                .values(mirrored_at=None, **page)
+            )
 
     async def mirrored(self, connection: AsyncConnection, row_id: UUID, page: str, updated_at: datetime) -> None:
         """Note that Notion shows the row as it was at `updated_at`; a change meanwhile is written next time."""
@@ -47,14 +68,8 @@ class Kind:
         )
 
 
-async def _contacts(connection: AsyncConnection, limit: int) -> list[Row]:
-    rows = await connection.execute(
-        select(contact)
-        .where(OF_PEOPLE)
-        .where(contact.c.mirrored_at.is_distinct_from(contact.c.updated_at))
-        .order_by(contact.c.updated_at)
-        .limit(limit)
-    )
+async def _contacts(connection: AsyncConnection, which: ColumnElement[bool], limit: int, order: Any) -> list[Row]:
+    rows = await connection.execute(select(contact).where(OF_PEOPLE, which).order_by(order).limit(limit))
     return [Row(r.id, r.notion_page_id, r.updated_at, _contact_values(r)) for r in rows]
 
 
@@ -72,14 +87,13 @@ def _contact_values(row: Any) -> dict[str, Any]:
     }
 
 
-async def _enrolments(connection: AsyncConnection, limit: int) -> list[Row]:
+async def _enrolments(connection: AsyncConnection, which: ColumnElement[bool], limit: int, order: Any) -> list[Row]:
     rows = (
         await connection.execute(
             select(enrolment, contact.c.email)
             .join(contact, contact.c.id == enrolment.c.contact_id)
-            .where(OF_PEOPLE)
-            .where(enrolment.c.mirrored_at.is_distinct_from(enrolment.c.updated_at))
-            .order_by(enrolment.c.updated_at)
+            .where(OF_PEOPLE, which)
+            .order_by(order)
             .limit(limit)
         )
     ).all()
@@ -113,7 +127,7 @@ def _enrolment_values(row: Any, messages: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-async def _messages(connection: AsyncConnection, limit: int) -> list[Row]:
+async def _messages(connection: AsyncConnection, which: ColumnElement[bool], limit: int, order: Any) -> list[Row]:
     """One row a send: messages that still wait have none."""
     rows = await connection.execute(
         select(message, contact.c.email)
@@ -121,8 +135,8 @@ async def _messages(connection: AsyncConnection, limit: int) -> list[Row]:
         .join(contact, contact.c.id == enrolment.c.contact_id)
         .where(OF_PEOPLE)
         .where(_DONE)
-        .where(message.c.mirrored_at.is_distinct_from(message.c.updated_at))
-        .order_by(message.c.updated_at)
+        .where(which)
+        .order_by(order)
         .limit(limit)
     )
     return [Row(r.id, r.notion_page_id, r.updated_at, _message_values(r)) for r in rows]

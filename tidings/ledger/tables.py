@@ -208,6 +208,8 @@ message = Table(
     Index("ix_message_flow_run_id", "flow_run_id", postgresql_where=text("state = 'scheduled'")),
     Index("ix_message_claim_id", "claim_id", postgresql_where=text("claim_id IS NOT NULL")),
     Index("ix_message_provider_id", "provider_id", unique=True, postgresql_where=text("provider_id IS NOT NULL")),
+    Index("ix_message_sent_at", "sent_at", postgresql_where=text("sent_at IS NOT NULL")),
+    Index("ix_message_failed", "campaign", "template", postgresql_where=text("state IN ('failed', 'unknown')")),
     Index(
         "ix_message_unmirrored",
         "updated_at",
@@ -228,6 +230,7 @@ outcome = Table(
     Column("received_at", Moment, nullable=False),
     Column("body", Text, nullable=False, comment="as Resend sent it"),
     Index("ix_outcome_provider_id", "provider_id"),
+    Index("ix_outcome_received_at", "received_at"),
 )
 
 suppression = Table(
@@ -270,6 +273,14 @@ memo = Table(
     Column("key", Text, primary_key=True, comment="such as which data source a Notion database id stands for"),
     Column("value", Text, nullable=False),
     Column("updated_at", Moment, nullable=False),
+)
+
+metric = Table(
+    "metric",
+    metadata,
+    Column("name", Text, primary_key=True, comment="a sample's, such as tidings_webhooks_total"),
+    Column("labels", Text, primary_key=True, comment="as JSON, in the order of their names"),
+    Column("value", Float, nullable=False, comment="what all processes have counted together, or one has said last"),
 )
 
 alert = Table(

@@ -124,6 +124,15 @@ def _sandboxed(addresses: Addresses, folder: DataFolder) -> dict[str, str]:
         "POSTAL_ADDRESS": SAMPLE_POSTAL_ADDRESS,
         "SECRET_KEY": folder.secret("secret-key"),
         "WEBHOOK_TOKENS": webhook_token(folder),
+        "CALENDLY_TOKEN": "sandbox",
+        "CALENDLY_API_URL": f"{sandbox}/calendly",
+        "CALENDLY_SIGNING_KEYS": folder.secret("calendly-signing"),
+        "CALCOM_API_KEY": "cal_sandbox",
+        "CALCOM_API_URL": f"{sandbox}/calcom",
+        "CALCOM_WEBHOOK_SECRETS": folder.secret("calcom-webhook"),
+        "STRIPE_API_KEY": "rk_sandbox",
+        "STRIPE_API_URL": f"{sandbox}/stripe",
+        "STRIPE_WEBHOOK_SECRETS": folder.secret("stripe-webhook", prefix="whsec_"),
         "PUBLIC_URL": addresses.web,
         "CANARY_HOURS": "0",  # nobody waits for a laptop's; `tidings canary` sends one
         "CORS_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
@@ -143,9 +152,14 @@ def webhook_token(folder: DataFolder) -> str:
     return folder.secret("webhook-token")
 
 
+def first(values: Mapping[str, str], name: str) -> str:
+    """Of a setting that lists secrets, the one that is in use."""
+    return values.get(name, "").partition(",")[0].strip()
+
+
 def bearer(values: Mapping[str, str]) -> dict[str, str]:
     """The header that lets a sender in who knows this environment; nothing where none is needed."""
-    token = values.get("WEBHOOK_TOKENS", "").partition(",")[0].strip()
+    token = first(values, "WEBHOOK_TOKENS")
     return {"authorization": f"Bearer {token}"} if token else {}
 
 

@@ -10,13 +10,15 @@ from typing import Any
 
 import httpx
 
+from tidings.campaign import load_campaigns
 from tidings.local import environment
 from tidings.local.config import HOST, Step
 from tidings.local.environment import Addresses
 from tidings.local.errors import NotReady
 from tidings.local.folder import DataFolder
 from tidings.local.processes import Command, Probe
-from tidings.settings import ROOT
+from tidings.model import Scheme
+from tidings.settings import ROOT, Settings, folders
 
 PYTHON = sys.executable
 #: The check asks every outside service and gives each of them its own time.
@@ -52,6 +54,7 @@ def sandbox(addresses: Addresses, folder: DataFolder, env: Mapping[str, str]) ->
         "webhook-url": f"{addresses.web}/webhook/resend",
         "webhook-secret": environment.webhook_secret(folder),
         "signup-url": f"{addresses.web}/webhook/christmas-signup",
+        **_senders(addresses, environment.product(addresses, folder)),
         **addresses.config.sandbox_options,
     }
     return Command(
@@ -63,6 +66,26 @@ def sandbox(addresses: Addresses, folder: DataFolder, env: Mapping[str, str]) ->
         ready=answering(f"{addresses.sandbox}/control/health"),
         timeout=30,
     )
+
+
+#: The sandbox's options for each service that posts a campaign's webhooks: the address, and what it signs with.
+SENDERS = {
+    Scheme.CALENDLY: ("calendly-webhook-url", "calendly-signing-key"),
+    Scheme.CALCOM: ("calcom-webhook-url", "calcom-webhook-secret"),
+    Scheme.STRIPE: ("stripe-webhook-url", "stripe-webhook-secret"),
+}
+
+
+def _senders(addresses: Addresses, env: Mapping[str, str]) -> dict[str, str]:
+    """Where the calendars and Stripe post in the sandbox: to the campaigns' webhooks, signed as the web server asks."""
+    options: dict[str, str] = {}
+    for _, webhook in load_campaigns(folders(env.get("CAMPAIGNS_DIRS") or "campaigns")).webhooks:
+        for native in webhook.natives:
+            if native.scheme in SENDERS and SENDERS[native.scheme][0] not in options:
+                url, secret = SENDERS[native.scheme]
+                options[url] = f"{addresses.web}/webhook/{webhook.path}"
+                options[secret] = environment.first(env, Settings.secret_name(native.scheme))
+    return options
 
 
 def web(addresses: Addresses, folder: DataFolder, env: Mapping[str, str]) -> Command:

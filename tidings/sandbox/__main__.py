@@ -14,7 +14,20 @@ from .broken import OpenProtocol
 from .config import SandboxConfig
 
 #: command-line options that are settings too; None means: leave the setting's own default
-OPTIONS = ("webhook_url", "webhook_secret", "signup_url", "resend_rate", "notion_rate", "deliver_after")
+OPTIONS = (
+    "webhook_url",
+    "webhook_secret",
+    "calendly_webhook_url",
+    "calendly_signing_key",
+    "calcom_webhook_url",
+    "calcom_webhook_secret",
+    "stripe_webhook_url",
+    "stripe_webhook_secret",
+    "signup_url",
+    "resend_rate",
+    "notion_rate",
+    "deliver_after",
+)
 
 
 def _arguments() -> argparse.Namespace:
@@ -24,6 +37,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder for what must survive a restart")
     parser.add_argument("--webhook-url", help="where Resend's events are posted")
     parser.add_argument("--webhook-secret", help="whsec_… that signs them; made up once when left out")
+    parser.add_argument("--calendly-webhook-url", help="where Calendly's subscription posts")
+    parser.add_argument("--calendly-signing-key", help="what it signs with")
+    parser.add_argument("--calcom-webhook-url", help="where Cal.com's triggers are posted")
+    parser.add_argument("--calcom-webhook-secret", help="what they are signed with")
+    parser.add_argument("--stripe-webhook-url", help="where Stripe's events are posted")
+    parser.add_argument("--stripe-webhook-secret", help="whsec_… that they are signed with")
     parser.add_argument("--signup-url", help="where the funnel page posts")
     parser.add_argument("--resend-rate", type=float, help="requests a second (5; 0: no limit)")
     parser.add_argument("--notion-rate", type=float, help="requests a second on average (3; 0: no limit)")

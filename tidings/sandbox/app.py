@@ -10,6 +10,7 @@ from .config import SandboxConfig
 from .control import Control
 from .gateway import Gateway
 from .pages import Pages
+from .senders_control import SenderControl
 from .wire import Service
 from .world import World
 
@@ -17,7 +18,7 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 def create_app(config: SandboxConfig) -> Starlette:
-    """Provider APIs below /notion and /resend, control routes below /control, pages at the top."""
+    """Each provider's API below its name (/notion, /calendly, …), control routes below /control, pages at the top."""
     world = World(config)
 
     @asynccontextmanager
@@ -28,7 +29,11 @@ def create_app(config: SandboxConfig) -> Starlette:
     routes = [
         _api("/resend", world.resend, world),
         _api("/notion", world.notion, world),
+        _api("/calendly", world.calendly, world),
+        _api("/calcom", world.calcom, world),
+        _api("/stripe", world.stripe, world),
         *Control(world).routes(),
+        *SenderControl(world).routes(),
         *Pages(world).routes(),
     ]
     return Starlette(routes=routes, lifespan=lifespan)

@@ -39,6 +39,20 @@ class Settings(BaseModel):
     webhook_drop: float = Field(0.0, ge=0, le=1, description="share of events never delivered")
     webhook_reorder: float = Field(0.0, ge=0, description="each delivery waits up to this many seconds")
 
+    calendly_rate: float = Field(500, ge=0, description="requests a minute")
+    calendly_tokens: list[str] | None = Field(None, description="accepted access tokens; null: any")
+    calendly_owner: bool = Field(True, description="whether the token's user may see the whole organization")
+    calendly_webhook_url: str | None = Field(None, description="where an active subscription posts from the start")
+    calendly_signing_key: str | None = Field(None, description="what that subscription signs with")
+    calcom_rate: float = Field(120, ge=0, description="requests a minute")
+    calcom_tokens: list[str] | None = Field(None, description="accepted API keys; null: any cal_…")
+    calcom_webhook_url: str | None = Field(None, description="where Cal.com's triggers are posted")
+    calcom_webhook_secret: str | None = Field(None, description="what they are signed with")
+    stripe_rate: float = Field(100, ge=0, description="requests a second")
+    stripe_tokens: list[str] | None = Field(None, description="accepted API keys; null: any sk_… or rk_…")
+    stripe_webhook_url: str | None = Field(None, description="where Stripe's events are posted")
+    stripe_webhook_secret: str | None = Field(None, description="whsec_… that they are signed with")
+
     truncate_rich_text_at: int = Field(25, ge=0, description="rich text items in a page object; 0: all")
     signup_url: str = Field(DEFAULT_SIGNUP_URL, description="where the funnel page posts")
 

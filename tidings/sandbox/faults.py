@@ -35,7 +35,7 @@ class FaultRule(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    service: Literal["resend", "notion"] | None = Field(None, description="null: both")
+    service: Literal["resend", "notion", "calendly", "calcom", "stripe"] | None = Field(None, description="null: all")
     method: str | None = Field(None, description="null: any")
     path: str = Field("", description="regular expression on the path below the provider's base")
     body: str = Field("", description="regular expression on the request's body")

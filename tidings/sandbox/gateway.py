@@ -18,6 +18,8 @@ HTML_PAGE = "<html><head><title>{status}</title></head><body><h1>{status}</h1><h
 
 
 def as_response(reply: Reply) -> Response:
+    if reply.status == 204:
+        return Response(status_code=204, headers=reply.headers)
     body = json.dumps(reply.body, ensure_ascii=False, separators=(",", ":")).encode()
     kind = "application/json; charset=utf-8"
     return Response(body, reply.status, headers=reply.headers, media_type=kind)

@@ -1,4 +1,4 @@
-"""The two providers' rate limiters."""
+"""The providers' rate limiters."""
 
 import math
 from dataclasses import dataclass
@@ -6,21 +6,30 @@ from dataclasses import dataclass
 
 @dataclass
 class Window:
-    """Resend's limiter: so many requests in a window of one second, then none until the next."""
+    """So many requests in a window, then none until the next. Resend's is one second long, the calendars' a minute."""
 
     rate: float
+    seconds: float = 1.0
     _began: float = -math.inf
     _used: int = 0
 
     def take(self, now: float) -> bool:
         if not self.rate:
             return True
-        if now - self._began >= 1:
+        if now - self._began >= self.seconds:
             self._began, self._used = now, 0
         if self._used >= self.rate:
             return False
         self._used += 1
         return True
+
+    def left(self) -> int:
+        """Requests that the present window still has."""
+        return max(0, math.floor(self.rate) - self._used)
+
+    def reset(self, now: float) -> int:
+        """Whole seconds until the next window."""
+        return max(1, math.ceil(self._began + self.seconds - now)) if self._used else math.ceil(self.seconds)
 
     def headers(self, now: float) -> dict[str, str]:
         """The draft-6 RateLimit headers, as seen on every live response (Oct–Nov 2025)."""
@@ -30,7 +39,7 @@ class Window:
         return {
             "ratelimit-limit": str(limit),
             "ratelimit-policy": f"{limit};w=1",
-            "ratelimit-remaining": str(max(0, limit - self._used)),
+            "ratelimit-remaining": str(self.left()),
             "ratelimit-reset": str(max(1, math.ceil(self._began + 1 - now))),
         }
 

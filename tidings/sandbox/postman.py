@@ -1,16 +1,17 @@
-"""Delivers webhooks the way Svix does for Resend: signed, at least once, in no promised order."""
+"""Delivers webhooks: signed, at least once, in no promised order. Resend's as Svix does, the others' as they do."""
 
 import asyncio
 import json
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 from standardwebhooks import Webhook
 
+from . import senders
 from .clock import Clock
 from .config import Settings
 from .store import Row, Store
@@ -20,9 +21,9 @@ RETRIES = (5, 300, 1800, 7200, 18_000, 36_000, 36_000)
 IDLE = 1.0
 
 
-def next_attempt(attempts: int, factor: float) -> float | None:
+def next_attempt(attempts: int, factor: float, retries: Sequence[float] = RETRIES) -> float | None:
     """Seconds until the attempt after the `attempts`-th, or None when there is none."""
-    return RETRIES[attempts - 1] * factor if attempts <= len(RETRIES) else None
+    return retries[attempts - 1] * factor if attempts <= len(retries) else None
 
 
 class Postman:
@@ -46,7 +47,17 @@ class Postman:
         for endpoint in endpoints:
             self._queue(endpoint, body, now, email_id)
 
-    def _queue(self, endpoint: Row, body: dict[str, Any], now: float, email_id: str | None) -> None:
+    def tell(self, service: str, kind: str, body: dict[str, Any]) -> int:
+        """Queues an event of another service for its active subscriptions that want it; returns for how many."""
+        heard = [s for s in self._store.subscriptions(service) if senders.wants(s, kind)]
+        for subscription in heard:
+            self._queue(subscription, {"type": kind}, self._clock().timestamp(), None, text=senders.as_sent(body))
+        self.wake()
+        return len(heard)
+
+    def _queue(
+        self, endpoint: Row, body: dict[str, Any], now: float, email_id: str | None, text: str | None = None
+    ) -> None:
         knobs = self._settings()
         dropped = random.random() < knobs.webhook_drop  # noqa: S311
         twice = random.random() < knobs.webhook_duplicate  # noqa: S311
@@ -55,7 +66,7 @@ class Postman:
             "endpoint_id": endpoint["id"],
             "type": body["type"],
             "email_id": email_id,
-            "body": json.dumps(body, ensure_ascii=False, separators=(",", ":")),
+            "body": text or json.dumps(body, ensure_ascii=False, separators=(",", ":")),
             "state": "dropped" if dropped else "pending",
             "created_at": now,
         }
@@ -81,7 +92,8 @@ class Postman:
         if free <= 0:
             return
         due = self._store.due_deliveries(self._clock().timestamp(), free + len(self._on_the_road))
-        endpoints = {endpoint["id"]: endpoint for endpoint in self._store.endpoints()}
+        known = [*self._store.endpoints(), *self._store.subscriptions()]
+        endpoints = {endpoint["id"]: endpoint for endpoint in known}
         waiting = [delivery for delivery in due if delivery["seq"] not in self._on_the_road]
         for delivery in waiting[:free]:
             task = asyncio.create_task(self._deliver(client, delivery, endpoints.get(delivery["endpoint_id"])))
@@ -99,18 +111,24 @@ class Postman:
 
     async def _deliver(self, client: httpx.AsyncClient, delivery: Row, endpoint: Row | None) -> None:
         try:
-            if endpoint is None or endpoint["status"] != "enabled":
+            if endpoint is None or endpoint["status"] not in ("enabled", senders.ACTIVE):
                 self._settle(delivery, "failed", None, "the endpoint is gone or disabled")
                 return
             result = await self._attempt(client, delivery, endpoint)
             if result.isdigit() and 200 <= int(result) < 300:
                 self._settle(delivery, "done", None, result)
             else:
-                wait = next_attempt(delivery["attempts"] + 1, self._settings().webhook_retry_factor)
-                self._settle(delivery, "pending" if wait is not None else "failed", wait, result)
+                self._repeat_later(delivery, endpoint, result)
         finally:
             self._on_the_road.pop(delivery["seq"], None)
             self.wake()
+
+    def _repeat_later(self, delivery: Row, endpoint: Row, result: str) -> None:
+        retries = senders.RETRIES.get(endpoint.get("service", "resend"), RETRIES)
+        wait = next_attempt(delivery["attempts"] + 1, self._settings().webhook_retry_factor, retries)
+        self._settle(delivery, "pending" if wait is not None else "failed", wait, result)
+        if (changed := senders.after_failure(endpoint, result, self._clock(), over=wait is None)) is not None:
+            self._store.save_subscription(changed)
 
     async def _attempt(self, client: httpx.AsyncClient, delivery: Row, endpoint: Row) -> str:
         """The HTTP status as text, or what went wrong instead."""
@@ -118,7 +136,7 @@ class Postman:
             response = await client.post(
                 endpoint["url"],
                 content=delivery["body"].encode(),
-                headers=signed_headers(delivery["msg_id"], delivery["body"], endpoint["secret"]),
+                headers=_headers(delivery, endpoint),
                 timeout=self._settings().webhook_timeout,
                 follow_redirects=False,
             )
@@ -129,6 +147,13 @@ class Postman:
     def _settle(self, delivery: Row, state: str, wait: float | None, result: str) -> None:
         due_at = self._clock().timestamp() + (wait or 0)
         self._store.settle_delivery(delivery["seq"], state=state, due_at=due_at, result=result)
+
+
+def _headers(delivery: Row, endpoint: Row) -> dict[str, str]:
+    """The headers that this endpoint's service sends with a delivery."""
+    if "service" in endpoint:
+        return senders.headers(endpoint, delivery["body"], datetime.now(UTC))
+    return signed_headers(delivery["msg_id"], delivery["body"], endpoint["secret"])
 
 
 def signed_headers(msg_id: str, body: str, secret: str) -> dict[str, str]:

@@ -51,6 +51,10 @@ CREATE TABLE IF NOT EXISTS requests (
 CREATE TABLE IF NOT EXISTS faults (id INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT NOT NULL,
     seen INTEGER NOT NULL DEFAULT 0, used INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS notion (id TEXT PRIMARY KEY, node TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS objects (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, service TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL,
+    body TEXT NOT NULL, UNIQUE (service, kind, id));
+CREATE TABLE IF NOT EXISTS subscriptions (id TEXT PRIMARY KEY, body TEXT NOT NULL);
 """
 
 TABLES = (
@@ -68,6 +72,8 @@ TABLES = (
     "requests",
     "faults",
     "notion",
+    "objects",
+    "subscriptions",
 )
 
 REQUESTS_KEPT = 200_000
@@ -297,3 +303,41 @@ class Store:
             result,
             seq,
         )
+
+    # -- calendars and payments --------------------------------------------------------------------------
+
+    def save_object(self, service: str, kind: str, object_id: str, body: Row) -> None:
+        self.run(
+            "INSERT INTO objects (service, kind, id, body) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (service, kind, id) DO UPDATE SET body = excluded.body",
+            service,
+            kind,
+            object_id,
+            json.dumps(body),
+        )
+
+    def objects(self, service: str, kind: str) -> list[Row]:
+        """In the order in which they were made."""
+        found = self.rows("SELECT body FROM objects WHERE service = ? AND kind = ? ORDER BY seq", service, kind)
+        return [json.loads(row["body"]) for row in found]
+
+    def object(self, service: str, kind: str, object_id: str) -> Row | None:
+        text = self.value(
+            "SELECT body FROM objects WHERE service = ? AND kind = ? AND id = ?", service, kind, object_id
+        )
+        return json.loads(text) if text else None
+
+    def subscriptions(self, service: str | None = None) -> list[Row]:
+        """Where services other than Resend post what happens."""
+        found = [json.loads(row["body"]) for row in self.rows("SELECT body FROM subscriptions ORDER BY rowid")]
+        return [each for each in found if service in (None, each["service"])]
+
+    def save_subscription(self, subscription: Row) -> None:
+        self.run(
+            "INSERT INTO subscriptions VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+            subscription["id"],
+            json.dumps(subscription),
+        )
+
+    def remove_subscription(self, subscription_id: str) -> int:
+        return self.run("DELETE FROM subscriptions WHERE id = ?", subscription_id)

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from .calcom_api import Calcom
+from .calendly_api import Calendly
 from .config import SandboxConfig, Settings
 from .faults import Faults
 from .lifecycle import Lifecycle
@@ -14,6 +16,7 @@ from .postman import Postman
 from .resend_account import EMAIL_EVENTS, OTHER_EVENTS, new_secret
 from .resend_api import Resend
 from .store import TABLES, Store
+from .stripe_api import Stripe
 
 CHANGED = "settings"  # where changes through the control routes are kept
 SECRET = "webhook_secret"  # noqa: S105 — the name under which a made-up secret is kept
@@ -36,6 +39,9 @@ class World:
         self.lifecycle = Lifecycle(self.store, self.postman, **shared)
         self.resend = Resend(self.store, self.lifecycle, self.postman, **shared)
         self.notion = Notion(self.store, **shared)
+        self.calendly = Calendly(self.store, self.postman, **shared)
+        self.calcom = Calcom(self.store, self.postman, **shared)
+        self.stripe = Stripe(self.store, self.postman, **shared)
         self._furnish()
 
     def settings(self) -> Settings:
@@ -55,11 +61,15 @@ class World:
         if settings:
             self.store.remember(CHANGED, {})
             self._settings = Settings(**self.config.settings)
+        for service in (self.calendly, self.calcom, self.stripe):
+            service.reset()
         self.faults.clear()
         self.notion.reset()
         self._furnish()
 
     def _furnish(self) -> None:
+        for service in (self.calendly, self.calcom, self.stripe):
+            service.furnish()
         if DEFAULT_DOMAIN not in self.resend.domains.statuses():
             self.resend.domains.set_status(DEFAULT_DOMAIN, "verified")
         url = self._settings.webhook_url

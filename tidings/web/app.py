@@ -7,6 +7,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -17,8 +18,9 @@ from tidings.adapters.captcha import Captcha
 from tidings.adapters.prefect import PATIENCE_SECONDS
 from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
+from tidings.metrics import Board
 from tidings.outcome import Reports
-from tidings.web import confirm, docs, health, operate, resend_webhook, unsubscribe, verify, webhooks
+from tidings.web import confirm, docs, health, metrics, operate, resend_webhook, status, unsubscribe, verify, webhooks
 from tidings.web.direct import Direct, Server
 from tidings.web.form import Form
 from tidings.web.gate import Gate
@@ -43,6 +45,8 @@ def create_app() -> Server:
     )
     docs.add_to(app)
     app.include_router(health.router)
+    app.include_router(metrics.router)
+    app.include_router(status.router)
     app.include_router(resend_webhook.router)
     app.include_router(unsubscribe.router)
     app.include_router(confirm.router)
@@ -70,8 +74,16 @@ async def _lifespan(app: Server) -> AsyncIterator[None]:
         app.state.gate = gate = Gate(parts)
         app.state.instance = health.Instance(parts)
         app.state.readiness = health.Readiness(parts)
+        late = timedelta(minutes=settings.late_after_minutes)
+        app.state.looks = status.Looks()
+        app.state.board = Board(parts.ledger, parts.campaigns, late=late)
         app.include_router(webhooks.router(parts.campaigns))
-        app.direct = Direct(webhooks.direct(parts.campaigns), unavailable=_unavailable, broken=_broken)
+        app.direct = Direct(
+            webhooks.direct(parts.campaigns),
+            webhooks.sources(parts.campaigns),
+            unavailable=_unavailable,
+            broken=_broken,
+        )
         app.openapi_schema = None
         always = [asyncio.create_task(t) for t in (keep_always(parts, utc_now), form.write_tally_always())]
         # All that was imported stays for ever: the garbage collector need not look through it again and again.

@@ -31,7 +31,7 @@ async def agree(request: Request, token: str) -> HTMLResponse:
     enrolment_id = parts.links.read_confirmation(token)
     if enrolment_id is None or not await confirm(parts.ledger, parts.campaigns, enrolment_id, utc_now()):
         return _unknown()
-    log.info("contact.confirmed", extra={"enrolment": str(enrolment_id)})
+    log.info("contact.confirmed", extra={"enrolment_id": str(enrolment_id)})
     return page("Thank you", "Your emails are on their way. Nothing else to do.", "")
 
 

@@ -5,6 +5,7 @@ The same routes stay in FastAPI for OpenAPI, and for what is not a POST. docs/pe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -19,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tidings.errors import LedgerUnavailable
-from tidings.web.middleware import cors, security_headers, tell
+from tidings.web.middleware import cors, count, security_headers, tell
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Handler = Callable[[Request, Any], Awaitable[Response]]
@@ -53,10 +54,21 @@ class QuickRequest(Request):
 
 
 class Direct:
-    """An ASGI application that serves POST for these exact paths, with all that middleware adds to other answers."""
+    """An ASGI application that serves POST for these exact paths, with all that middleware adds to other answers.
 
-    def __init__(self, endpoints: Mapping[str, Endpoint], *, unavailable: Handler, broken: Handler) -> None:
+    `sources` are those that are counted, each under its name.
+    """
+
+    def __init__(
+        self,
+        endpoints: Mapping[str, Endpoint],
+        sources: Mapping[str, str],
+        *,
+        unavailable: Handler,
+        broken: Handler,
+    ) -> None:
         self._endpoints = endpoints
+        self._sources = sources
         self._unavailable = unavailable
         self._broken = broken
         self._cors: CORSMiddleware | None = None
@@ -81,15 +93,19 @@ class Direct:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = QuickRequest(scope, receive, send)
+        scope["source"] = self._sources.get(self._path(scope))
+        began = time.perf_counter()
         try:
             response = await self._response(request)
         except BaseException as error:  # a fault of ours: the sender is told, and uvicorn writes it down
             if isinstance(error, Exception):
+                count(scope, 500, time.perf_counter() - began)
                 await (await self._broken(request, error))(scope, receive, send)
             raise
         if self._added is None:
             self._added = [(k.lower().encode(), v.encode()) for k, v in security_headers(scope).items()]
         response.raw_headers += self._added
+        count(scope, response.status_code, time.perf_counter() - began)
         tell("POST", scope["path"], response.status_code)
         await response(scope, receive, send)
 

@@ -22,6 +22,7 @@ from tidings.form import Signals, client_of, quota, seconds_left, suspicion
 from tidings.ledger import Ledger, inbox, limits
 from tidings.model import EventState, Over, Quota
 from tidings.settings import Settings
+from tidings.web.status import status_url
 
 log = logging.getLogger("tidings.form")
 
@@ -146,6 +147,7 @@ class Form:
                 "event_id": str(event_id),
                 "flow_run_id": None,
                 "contact_created": False,
+                "status_url": status_url(self._settings.public_url, event_id),
             }
         )
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tidings import counts
+
 log = logging.getLogger("tidings.web")
 
 #: In the place of uvicorn's line for every request, which cost as much as a webhook's validation (docs/performance.md).
-TELL_THEMSELVES = ("/webhook/", "/health")
+TELL_THEMSELVES = ("/webhook/", "/health", "/metrics")
 #: What a page may do that names nothing else: nothing. Also for JSON, which a browser may be made to show.
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 SECURITY_HEADERS = {
@@ -31,8 +34,16 @@ def security_headers(scope: Scope) -> Mapping[str, str]:
     return {**SECURITY_HEADERS, **HTTPS_ONLY} if https else SECURITY_HEADERS
 
 
+def count(scope: Scope, status: int, seconds: float) -> None:
+    """What was answered, for the figures. Webhooks that are no person's are in none."""
+    if "source" not in scope:
+        counts.request(getattr(scope.get("route"), "path", "none"), status)
+    elif (source := scope["source"]) is not None:
+        counts.webhook(source, "refused" if status >= 400 else scope.get("result", "accepted"), status, seconds)
+
+
 def tell(method: str, path: str, status: int) -> None:
-    """A line for what has no line of its own: accepted webhooks have one, health checks that pass need none."""
+    """A line for what has no line of its own: accepted webhooks have one, checks that pass and figures need none."""
     if status >= 400:
         log.warning("http.refused", extra={"method": method, "path": path, "status": status})
     elif not path.startswith(TELL_THEMSELVES):
@@ -65,7 +76,7 @@ class BodyCap:
 
 
 class SecurityHeaders:
-    """Adds them to every answer, and tells of it; a page that needs more brings a policy of its own."""
+    """Adds them to every answer, counts it and tells of it; a page that needs more brings a policy of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -78,16 +89,24 @@ class SecurityHeaders:
         if self._headers is None:
             self._headers = [(k.lower().encode(), v.encode()) for k, v in security_headers(scope).items()]
         added = self._headers
+        began, answered = time.perf_counter(), False
 
         async def with_headers(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
+                answered = True
+                count(scope, message["status"], time.perf_counter() - began)
                 tell(scope["method"], scope["path"], message["status"])
                 own = message["headers"]
                 names = {name for name, _ in own}
                 message["headers"] = [*own, *(pair for pair in added if pair[0] not in names)]
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        try:
+            await self._app(scope, receive, with_headers)
+        finally:
+            if not answered:  # a fault of ours, which is answered outside of here
+                count(scope, 500, time.perf_counter() - began)
 
 
 def cors(app: ASGIApp, scope: Scope) -> CORSMiddleware:

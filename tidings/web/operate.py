@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, Field
 
+from tidings.errors import ServiceError
 from tidings.ledger import inbox, mails, people
 from tidings.operate import (
     cancel_messages,
@@ -78,6 +79,13 @@ class Cancel(BaseModel):
     dry_run: bool = False
 
 
+class Reconcile(BaseModel):
+    """How far back to look in the services' lists; without `since` as far as the hourly run does."""
+
+    since: Moment | None = None
+    dry_run: bool = False
+
+
 class Lift(BaseModel):
     """Why mails may go again; of one series, or of everything."""
 
@@ -113,6 +121,22 @@ async def replay_events(request: Request, wanted: Replay) -> dict[str, str]:
     parts: App = request.app.state.parts
     result = await replay(parts.ledger, parts.runs, parts.campaigns, **wanted.model_dump())
     return {str(event_id): what for event_id, what in result.items()}
+
+
+@router.post(
+    "/reconcile",
+    summary="Compare with the services' own lists now",
+    status_code=202,
+    responses={503: {"model": Problem, "description": "Prefect is away, so no run was started"}},
+)
+async def reconcile(request: Request, wanted: Reconcile) -> dict[str, UUID]:
+    """The answer names the run in Prefect, whose artifact says what was found."""
+    parts: App = request.app.state.parts
+    try:
+        run_id = await parts.runs.start_reconcile(wanted.since, dry_run=wanted.dry_run, now=utc_now())
+    except ServiceError as error:
+        raise HTTPException(503, f"Not started: {error}", headers={"Retry-After": "5"}) from error
+    return {"flow_run_id": run_id}
 
 
 @router.post("/messages/retry", summary="Send failed or cancelled messages again")

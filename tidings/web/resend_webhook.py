@@ -33,6 +33,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 async def receive(request: Request) -> dict[str, bool | str]:
     """Signed by Resend (Svix); a repeat changes nothing; types that mean nothing here are fine."""
     parts: App = request.app.state.parts
+    request.scope["source"] = "resend"
     secret = parts.settings.resend_webhook_secret
     if secret is None:
         raise HTTPException(503, "RESEND_WEBHOOK_SECRET is not set, so Resend's reports cannot be trusted")
@@ -47,5 +48,11 @@ async def receive(request: Request) -> dict[str, bool | str]:
         raise HTTPException(400, f"The body is not a Resend event: {error}") from error
     reports: Reports = request.app.state.reports
     new = await reports.take(report, raw.decode())
-    log.info("resend.reported", extra={"type": report.type, "svix_id": report.id, "new": new})
+    if not new:
+        request.scope["result"] = "duplicate"
+    message_id = str(report.message_id) if report.message_id else None
+    log.info(
+        "resend.reported",
+        extra={"type": report.type, "message_id": message_id, "svix_id": report.id, "duplicate": not new},
+    )
     return {"message": "stored", "duplicate": not new}

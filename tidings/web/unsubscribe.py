@@ -55,7 +55,7 @@ async def _suppress(parts: App, enrolment_id: UUID, *, only_series: bool) -> boo
             now=utc_now(),
             sequence=sequence,
         )
-    log.info("contact.unsubscribed", extra={"contact": str(who.id), "sequence": sequence or "all"})
+    log.info("contact.unsubscribed", extra={"contact_id": str(who.id), "sequence": sequence or "all"})
     return True
 
 

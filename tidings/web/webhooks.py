@@ -22,6 +22,7 @@ from tidings.model import Arrival, Receipt, Scheme
 from tidings.web.direct import Endpoint
 from tidings.web.form import NO_VISIT, Form
 from tidings.web.gate import RETRY_AFTER, Gate
+from tidings.web.status import status_url
 from tidings.web.values import Problem
 from tidings.web.verify import Delivery, Verified
 from tidings.wiring import App, utc_now
@@ -43,6 +44,7 @@ class Accepted(BaseModel):
     event_id: str = Field(description="What `tidings events` knows it by")
     flow_run_id: str | None = Field(description="The run in Prefect; null when there is none (yet)")
     contact_created: bool
+    status_url: str = Field(description="Where to ask whether the first email has left")
     duplicate: bool | None = Field(None, description="true for a repeat of an event that is known already")
 
 
@@ -61,6 +63,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 def direct(campaigns: Campaigns) -> dict[str, Endpoint]:
     """What serves the routes of all campaigns, by path."""
     return {f"/webhook/{w.path}": _directly(campaign, w) for campaign, w in campaigns.webhooks}
+
+
+def sources(campaigns: Campaigns) -> dict[str, str]:
+    """The routes whose webhooks are counted, each under its name: canaries are no person's."""
+    return {f"/webhook/{w.path}": w.path for campaign, w in campaigns.webhooks if not campaign.internal}
 
 
 def _directly(campaign: Campaign, webhook: Webhook) -> Endpoint:
@@ -149,6 +156,7 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
         form: Form = request.app.state.form
         visit = await form.look_at(request, webhook, payload, raw) if webhook.public else NO_VISIT
         if visit.bot:
+            request.scope["result"] = "blocked"
             return await form.keep_from(campaign, webhook, raw, visit, visit.bot)
         events = arrivals(
             campaign,
@@ -173,11 +181,14 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
             await _handed_on(intake, event, other)  # the answer tells of the first
         log.info(
             "webhook.accepted",
-            extra={"source": webhook.path, "event_id": str(receipt.event_id), "run_id": str(run_id or ""),
-                   "duplicate": receipt.duplicate},
+            extra={"source": webhook.path, "campaign": campaign.name, "event_id": str(receipt.event_id),
+                   "run_id": str(run_id) if run_id else None, "duplicate": receipt.duplicate},
         )  # fmt: skip
+        if receipt.duplicate or receipt.ignored_because:
+            request.scope["result"] = "duplicate" if receipt.duplicate else "ignored"
         done = run_id is not None or receipt.ignored_because is not None
-        return JSONResponse(answer(webhook, receipt, run_id), status_code=200 if done else 202)
+        where = status_url(parts.settings.public_url, receipt.event_id)
+        return JSONResponse(answer(webhook, receipt, run_id, where), status_code=200 if done else 202)
 
     return receive
 
@@ -192,7 +203,7 @@ async def _handed_on(intake: Intake, event: Arrival, receipt: Receipt) -> UUID |
 async def _quarantine(parts: App, campaign: Campaign, webhook: Webhook, raw: bytes, refusal: HTTPException) -> None:
     """Keep what a known sender sent although it is refused: it may be us who are wrong, and it is not sent again."""
     async with parts.ledger.transaction() as connection:
-        await inbox.quarantine(
+        event_id = await inbox.quarantine(
             connection,
             source=webhook.path,
             campaign=campaign.name,
@@ -201,7 +212,11 @@ async def _quarantine(parts: App, campaign: Campaign, webhook: Webhook, raw: byt
             reason=str(refusal.detail),
             now=utc_now(),
         )
-    log.warning("webhook.quarantined", extra={"source": webhook.path, "status": refusal.status_code})
+    log.warning(
+        "webhook.quarantined",
+        extra={"source": webhook.path, "campaign": campaign.name, "event_id": str(event_id),
+               "status": refusal.status_code},
+    )  # fmt: skip
 
 
 def parse(webhook: Webhook, raw: bytes, scheme: Scheme | None) -> Payload:

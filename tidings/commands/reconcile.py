@@ -1,0 +1,50 @@
+"""`tidings reconcile`: the hourly comparison with the services' own lists, now."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def reconcile(
+    since: Annotated[
+        datetime | None,
+        typer.Option(help="From this moment on (UTC), however long ago; else as far back as the hourly run looks"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done")] = False,
+) -> None:
+    """Take in what never arrived as a webhook, and compare the ledger with Resend and Notion."""
+    from tidings.adapters.blocks import settings_of_this_process
+    from tidings.gaps import Checked, Scope
+    from tidings.reconciliation import Outcome, Step, reconcile
+    from tidings.wiring import open_app, utc_now
+
+    out = Console(width=None if Console().is_terminal else 240)
+
+    async def told(step: Step, scope: Scope) -> Checked:
+        out.print(f"{step.name} …", highlight=False)
+        checked = await step.check(scope)
+        for note in checked.notes:
+            out.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+        return checked
+
+    async def go() -> Outcome:
+        moment = since.replace(tzinfo=UTC) if since and since.tzinfo is None else since
+        async with open_app(settings_of_this_process()) as app:
+            return await reconcile(app, Scope(utc_now(), moment, dry_run), told)
+
+    outcome = asyncio.run(go())
+    for name, error in outcome.failed.items():
+        out.print(f"{name}: {error}", highlight=False, markup=False, soft_wrap=True)
+    will = "would be " if dry_run else ""
+    out.print(
+        f"{outcome.total('taken')} {will}taken in, {outcome.total('remade')} {will}made anew, "
+        f"{outcome.total('differences')} differences, {len(outcome.failed)} failed",
+        highlight=False,
+    )
+    if outcome.failed:
+        raise typer.Exit(1)
