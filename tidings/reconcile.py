@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from tidings.accept import dispatch
+from tidings.accept import deferred, dispatch, says_away
 from tidings.campaign import Campaigns
 from tidings.enrol import schedule_slot
+from tidings.errors import ServiceError
 from tidings.ledger import Ledger, inbox, liveness, mails, mirror
 from tidings.model import EventState, UnderWay
 from tidings.ports import Runs
@@ -95,25 +96,34 @@ async def reconcile(
 
 
 async def dispatch_waiting(ledger: Ledger, runs: Runs, now: datetime) -> int:
-    """Hand to Prefect what it has not confirmed; stops at the first refusal, as the rest would fare the same.
+    """Hand to Prefect what it has not confirmed. A deployment that it refuses keeps back no other.
 
     What came while Prefect was away has never been handed over, so many such events go together in one dispatch.
     """
     async with ledger.reading() as connection:
         waiting = await inbox.undispatched(connection, older_than=now - DISPATCH_AFTER)
-    done = await _dispatch_all(ledger, runs, waiting, now)
-    if done < len(waiting):
+    done, away = await _dispatch_all(ledger, runs, waiting, now)
+    if away:
         return done
     async with ledger.transaction() as connection:
         grouped = await inbox.group_waiting(connection, limit=GROUP)
-    return done + await _dispatch_all(ledger, runs, grouped, now)
+    return done + (await _dispatch_all(ledger, runs, grouped, now))[0]
 
 
-async def _dispatch_all(ledger: Ledger, runs: Runs, dispatch_ids: list[UUID], now: datetime) -> int:
-    for done, dispatch_id in enumerate(dispatch_ids):
-        if await dispatch(ledger, runs, dispatch_id, now) is None:
-            return done
-    return len(dispatch_ids)
+async def _dispatch_all(ledger: Ledger, runs: Runs, waiting: list[tuple[str, UUID]], now: datetime) -> tuple[int, bool]:
+    """How many were handed over, and whether Prefect is away: then the rest is not tried."""
+    done, refused = 0, set[str]()
+    for deployment, dispatch_id in waiting:
+        if deployment in refused:
+            continue
+        try:
+            done += await dispatch(ledger, runs, dispatch_id, now) is not None
+        except ServiceError as error:
+            deferred(dispatch_id, error)
+            if says_away(error):
+                return done, True
+            refused.add(deployment)
+    return done, False
 
 
 async def handle_again(ledger: Ledger, runs: Runs, now: datetime) -> int:

@@ -94,13 +94,52 @@ async def test_a_dispatch_whose_answer_was_lost__is_repeated_under_its_key(world
     assert len(world.runs.handlers) == 1
 
 
-async def test_prefect_away__stops_at_the_first_refusal(world: World) -> None:
+async def test_prefect_away__is_asked_once_and_the_events_wait(world: World, caplog: pytest.LogCaptureFixture) -> None:
     await stored(world, ago=timedelta(minutes=1), count=3)
+    await world.run_sql("UPDATE event SET dispatch_id = NULL WHERE id = (SELECT min(id::text)::uuid FROM event)")
     world.runs.away = True
 
     assert await steps.dispatch_waiting(world.ledger, world.runs, now()) == 0
 
     assert {e.state for e in await world.events()} == {"accepted"}
+    assert len([r for r in caplog.records if r.message == "dispatch.deferred"]) == 1
+    assert [e.dispatch_id for e in await world.events()].count(None) == 1  # not grouped before there is a Prefect
+
+
+async def test_a_deployment_that_is_missing__keeps_back_no_other(world: World) -> None:
+    missing = [(await stored_meeting(world)) for _ in range(2)]
+    (waiting, gathered) = await stored(world, ago=timedelta(seconds=30), count=2)
+    await world.run_sql("UPDATE event SET dispatch_id = NULL WHERE id = :id", id=gathered)
+    world.runs.missing = {"winter-meeting-handler"}
+
+    assert await reconcile(world) == {"dispatched": 2}
+
+    states = {event.id: event.state for event in await world.events()}
+    assert states == dict.fromkeys(missing, "accepted") | dict.fromkeys([waiting, gathered], "dispatched")
+    world.runs.missing = set()
+    assert await reconcile(world) == {"dispatched": 2}
+
+
+async def test_many_events_of_a_missing_deployment__leave_room_for_others(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(4):
+        await stored_meeting(world)
+    await stored(world, ago=timedelta(seconds=30))
+    async with world.ledger.reading() as connection:
+        found = await inbox.undispatched(connection, older_than=now(), limit=2)
+    assert [deployment for deployment, _ in found] == ["winter-meeting-handler"] * 2 + ["winter-hello-handler"]
+
+    world.runs.missing = {"winter-meeting-handler"}
+    assert await steps.dispatch_waiting(world.ledger, world.runs, now()) == 1
+    assert len([r for r in caplog.records if r.message == "dispatch.deferred"]) == 1
+
+
+async def stored_meeting(world: World) -> UUID:
+    """An older event of another deployment."""
+    arrival = world.arrival("winter-meeting", at=now() - timedelta(minutes=2), starts=now() + 48 * HOUR)
+    await world.accept(arrival)
+    return arrival.id
 
 
 @pytest.mark.parametrize("how", ["failed", "crashed", "completed", "gone"])
