@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from winter import HELLO
+from winter import HELLO, WINTER
 from worlds import World, now
 
 from tidings import reconcile as steps
 from tidings.accept import dispatch
+from tidings.campaign import Campaign, Campaigns
 from tidings.deliver import Selection
 from tidings.enrol import schedule
-from tidings.errors import OutcomeUnknown, RetryLater
+from tidings.errors import OutcomeUnknown, Refused, RetryLater, TidingsError
 from tidings.ledger import inbox, liveness
 from tidings.model import UnderWay
 
 NOTHING = dict.fromkeys(["dispatched", "handled again", "cancelled", "scheduled", "late", "taken over", "mirrors"], 0)
 HOUR = timedelta(hours=1)
+AUTUMN = Campaign(name="autumn", title="Autumn", sequences=(), webhooks=())
 
 
 async def reconcile(world: World, at: datetime | None = None, **given: Any) -> dict[str, int]:
@@ -278,11 +281,17 @@ async def test_an_overdue_mail_whose_run_waits_for_a_worker__is_left_to_it(world
     assert await reconcile(world, at + 2 * HOUR) == {}
 
 
-async def test_a_dead_runs_claim__gets_a_run_that_sends_it_under_the_same_key(world: World) -> None:
+async def left_behind(world: World) -> str:
+    """A mail whose run has died with it in its hands; returns its address."""
     (who,) = await world.enrolled()
-    world.box.fault("work_then_reset", service="resend", path="/emails")
+    world.box.fault("work_then_reset", service="resend", path="/emails", times=1)
     with pytest.raises(OutcomeUnknown):
         await world.send()
+    return who
+
+
+async def test_a_dead_runs_claim__gets_a_run_that_sends_it_under_the_same_key(world: World) -> None:
+    who = await left_behind(world)
 
     done = await reconcile(world)
     await world.send(template="whatever is left behind")
@@ -321,6 +330,82 @@ async def test_prefect_away__is_said_and_nothing_is_lost(world: World) -> None:
     world.runs.away = False
 
     assert await reconcile(world) == {"scheduled": 2}
+
+
+# -- one fault keeps back nothing else -----------------------------------------------------------------------
+
+
+async def another_campaigns(world: World, name: str) -> None:
+    """Mails of a further campaign, soon, late and in a dead claim; all come before those of the winter campaign."""
+    for template, minutes in ((HELLO[0], -90), (HELLO[1], -30), (HELLO[2], 10)):
+        await world.run_sql(
+            "UPDATE message SET campaign = :name, slot_at = now() + :minutes * interval '1 minute' WHERE template = :t",
+            name=name, minutes=minutes, t=template,
+        )  # fmt: skip
+    await world.run_sql("UPDATE claim SET campaign = :name", name=name)
+
+
+@pytest.mark.parametrize("fault", ["its folder is gone", "its deployment is missing"])
+async def test_a_campaign_that_cannot_send__keeps_back_no_other(
+    world: World, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await left_behind(world)
+    await another_campaigns(world, "autumn")
+    await left_behind(world)
+    at = now()
+    await world.run_sql("UPDATE message SET slot_at = :at WHERE template = :t AND campaign = 'winter'",
+                        at=at - timedelta(minutes=5), t=HELLO[1])  # fmt: skip
+    world.runs.missing = {"autumn-send-email"}
+    if fault == "its deployment is missing":
+        world = replace(world, campaigns=Campaigns([WINTER, AUTUMN]))
+
+    with pytest.raises(TidingsError, match="autumn"):
+        await reconcile(world, at)
+
+    ours = {run.slot.template for run in world.runs.sends if run.slot and run.slot.campaign == "winter"}
+    assert ours == {HELLO[1], HELLO[2]}
+    assert [run.deployment for run in world.runs.by_key.values() if run.key.startswith("left:")] == [
+        "winter-send-email"
+    ]
+    assert world.runs.of("tidings-notion-mirror")
+    said = {r.__dict__["step"]: r.__dict__["error"] for r in caplog.records if r.message == "reconcile.failed"}
+    assert set(said) == {"scheduled", "late", "taken over"}
+    assert all("autumn" in error for error in said.values())
+
+
+async def test_a_step_that_fails__keeps_back_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await planned(world, schedule_them=False)
+    await stored(world, ago=timedelta(minutes=1))
+
+    async def too_slow(*_: Any) -> Any:
+        raise OutcomeUnknown("Prefect", "flow runs: no answer within 5 s")
+
+    monkeypatch.setattr(world.runs, "ended_lately", too_slow)
+
+    with pytest.raises(OutcomeUnknown, match="flow runs"):
+        await reconcile(world)
+
+    assert len(world.runs.sends) == 2
+    assert world.runs.of("tidings-notion-mirror")
+
+
+@pytest.mark.usefixtures("no_second_look")
+async def test_a_dead_run_that_cannot_be_buried__keeps_back_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, dead = sorted([uuid4(), uuid4()], key=lambda run_id: hash(run_id))
+    world.runs.taken = [UnderWay(run_id, now() - HOUR, False) for run_id in (gone, dead)]
+    bury = world.runs.bury
+
+    async def one_is_deleted(run_id: UUID) -> None:
+        if run_id == gone:
+            raise Refused("Prefect", f"flow run {run_id} does not exist", status=404)
+        await bury(run_id)
+
+    monkeypatch.setattr(world.runs, "bury", one_is_deleted)
+
+    assert await steps.bury_dead(world.ledger, world.runs, now()) == 1
+    assert world.runs.buried == [dead]
 
 
 # -- runs that died in silence -------------------------------------------------------------------------------
