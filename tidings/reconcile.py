@@ -170,9 +170,11 @@ async def handle_again(ledger: Ledger, runs: Runs, now: datetime) -> int:
     async with ledger.reading() as connection:
         pairs = await inbox.unhandled(connection, dispatched_before=now - HANDLE_AFTER)
     ended = await runs.ended(list({run for _, run in pairs}))
-    cancelled = [event for event, run in pairs if ended.get(run) == "cancelled"]
-    again = [event for event, run in pairs if run in ended and ended[run] != "cancelled"]
     async with ledger.transaction() as connection:
+        # The answer is older than this moment: a run that has handled its event since has done its work.
+        waiting = await inbox.lock_unhandled(connection, [(event, run) for event, run in pairs if run in ended])
+        cancelled = [event for event, run in waiting if ended[run] == "cancelled"]
+        again = [event for event, run in waiting if ended[run] != "cancelled"]
         await inbox.settle_events(connection, cancelled, EventState.FAILED, now, CANCELLED_BY_A_PERSON)
         hopeless = await inbox.worn_out(connection, again, MOST_ATTEMPTS)
         reason = f"its run ended {MOST_ATTEMPTS} times without an answer; see the runs in Prefect, then replay it"

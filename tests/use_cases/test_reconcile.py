@@ -19,6 +19,7 @@ from tidings.enrol import schedule
 from tidings.errors import OutcomeUnknown, Refused, RetryLater, TidingsError
 from tidings.ledger import inbox, liveness
 from tidings.model import UnderWay
+from tidings.replay import replay
 
 NOTHING = dict.fromkeys(["dispatched", "handled again", "cancelled", "scheduled", "late", "taken over", "mirrors"], 0)
 HOUR = timedelta(hours=1)
@@ -177,6 +178,45 @@ async def test_an_event_whose_run_a_person_cancelled__is_failed_and_says_so(worl
 
     row = await world.event()
     assert (row.state, row.reason) == ("failed", "cancelled in Prefect's dashboard")
+
+
+@pytest.mark.parametrize("how", ["completed", "cancelled", "failed"])
+async def test_an_event_that_is_handled_between_the_two_looks__stays_handled(
+    world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    run_id = await dispatched(world, now() - timedelta(minutes=1))
+    before = await world.event()
+
+    async def ends_while_asked(_: Any) -> dict[UUID, str]:
+        await world.enrol(before.id)
+        return {run_id: how}
+
+    monkeypatch.setattr(world.runs, "ended", ends_while_asked)
+
+    assert await steps.handle_again(world.ledger, world.runs, now()) == 0
+
+    row = await world.event()
+    assert (row.state, row.reason, row.attempts, row.flow_run_id) == ("handled", None, 0, run_id)
+
+
+@pytest.mark.parametrize("how", ["completed", "cancelled"])
+async def test_an_event_that_is_replayed_between_the_two_looks__keeps_its_new_run(
+    world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    run_id = await dispatched(world, now() - timedelta(minutes=1))
+    before = await world.event()
+
+    async def replayed_while_asked(_: Any) -> dict[UUID, str]:
+        await replay(world.ledger, world.runs, world.campaigns, ids=[before.id])
+        return {run_id: how}
+
+    monkeypatch.setattr(world.runs, "ended", replayed_while_asked)
+
+    assert await steps.handle_again(world.ledger, world.runs, now()) == 0
+
+    row = await world.event()
+    assert (row.state, row.attempts) == ("dispatched", 1)
+    assert row.flow_run_id not in {None, run_id}
 
 
 async def test_further_attempts__are_looked_into_ever_later(world: World) -> None:

@@ -435,6 +435,17 @@ async def unhandled(
     return [(row.id, row.flow_run_id) for row in rows]
 
 
+async def lock_unhandled(connection: AsyncConnection, pairs: Sequence[tuple[UUID, UUID]]) -> list[tuple[UUID, UUID]]:
+    """Of these (event, Prefect run) pairs, those that are still so and in nobody's hands; locked."""
+    rows = await connection.execute(
+        select(event.c.id, event.c.flow_run_id)
+        .where(event.c.id.in_([event_id for event_id, _ in pairs]), event.c.state == EventState.DISPATCHED)
+        .order_by(event.c.id)
+        .with_for_update(skip_locked=True)
+    )
+    return [pair for row in rows if (pair := (row.id, row.flow_run_id)) in set(pairs)]
+
+
 async def requeue(connection: AsyncConnection, event_ids: Sequence[UUID]) -> list[UUID]:
     """Make events wait for a new handler run, those of one deployment together; returns the new dispatches."""
     rows = await connection.execute(select(event.c.deployment).where(event.c.id.in_(event_ids)).distinct())
