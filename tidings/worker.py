@@ -47,10 +47,12 @@ PRELOAD = ["tidings.warm"]
 PREFETCH_SECONDS = 30.0
 #: How long before its time a run is forked: it takes about this long to be ready, and Prefect holds it till then.
 LEAD_SECONDS = 0.3
-#: How long runs under way may take to end when the worker is told to stop; Docker kills after 10 s by default.
-LEAVE_SECONDS = 8.0
-#: How long a run that is told to stop may take to do so.
-GRACE_SECONDS = 30.0
+#: How long runs under way may take to end when the worker is told to stop, and how long one may take to do so that
+#: is told to stop itself. Docker and systemd give the worker the two together and a little more before they kill it.
+LEAVE_SECONDS = 25.0
+GRACE_SECONDS = 5.0
+#: How soon a lost connection to PostgreSQL is made anew.
+RECONNECT_SECONDS = 2.0
 #: Begins the memos in which each worker tells of its code; they are written anew every hour, and kept for a day.
 TOLD = "worker:"
 TELL_SECONDS, TOLD_SECONDS = 3600.0, 86_400.0
@@ -275,16 +277,20 @@ class Wake:
         while True:
             try:
                 connection = await asyncpg.connect(self._dsn, timeout=5)
-            except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+                try:
+                    await self._listen(connection, callback)
+                finally:
+                    connection.terminate()
+            # asyncpg has two trees: what PostgreSQL says, and what it says itself of a connection that is gone.
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("wake.unavailable", extra={"error": str(error)})
-                await asyncio.sleep(2)
-                continue
-            await self._listen(connection, callback)
+                await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self, connection: Any, callback: Callable[[], None]) -> None:
         woken = asyncio.Event()
         connection.add_termination_listener(lambda _: woken.set())
         await connection.add_listener(self.CHANNEL, lambda *_: woken.set())
+        callback()  # what was created while nobody listened
         while not connection.is_closed():
             await woken.wait()
             woken.clear()
