@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,6 +22,7 @@ from tidings.errors import OutcomeUnknown, Refused, RetryLater, TidingsError
 from tidings.ledger import inbox, liveness
 from tidings.model import UnderWay
 from tidings.replay import replay
+from tidings.web import keeper
 
 NOTHING = dict.fromkeys(["dispatched", "handled again", "cancelled", "scheduled", "late", "taken over", "mirrors"], 0)
 HOUR = timedelta(hours=1)
@@ -427,6 +430,26 @@ async def test_a_step_that_fails__keeps_back_no_other(world: World, monkeypatch:
 
     assert len(world.runs.sends) == 2
     assert world.runs.of("tidings-notion-mirror")
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_the_keeper__begins_anew_for_what_may_pass_and_goes_on_beside_what_waits_for_a_person(
+    world: World, away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await planned(world, schedule_them=False)
+    await another_campaigns(world, "autumn")
+    at = now()
+    await world.run_sql(
+        "INSERT INTO form_tally VALUES (:past, 'winter-hello', 'x', 1)", past=at.date() - timedelta(days=1000)
+    )
+    world.runs.away = away
+    parts: Any = SimpleNamespace(ledger=world.ledger, runs=world.runs, campaigns=world.campaigns, settings=None)
+    monkeypatch.setattr(keeper, "deadman_of", lambda _: None)
+
+    with pytest.raises(RetryLater) if away else nullcontext():
+        await keeper._whole_round(parts, lambda: at)
+
+    assert await world.rows("SELECT * FROM form_tally") == []  # the rest of the round is done
 
 
 @pytest.mark.usefixtures("no_second_look")
