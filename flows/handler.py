@@ -12,14 +12,16 @@ from typing import Any
 from uuid import UUID
 
 from prefect import Flow, flow, get_run_logger
+from prefect.client.schemas.objects import State
 
-from flows.reporting import raise_failures, report, run_id, running
+from flows.reporting import end, report, run_id, running
 from tasks.enrol import enrol_events
-from tasks.send import send_all
+from tasks.send import errors_of, send_all
 from tidings.adapters.blocks import settings_of_this_process
 from tidings.campaign import Campaign, Webhook, load_campaigns
 from tidings.deliver import Selection, Sent
 from tidings.enrol import Enrolled, schedule
+from tidings.errors import TidingsError
 from tidings.ledger import inbox
 from tidings.wiring import App, utc_now
 
@@ -46,10 +48,10 @@ def __getattr__(attribute: str) -> Flow[..., Any]:
 @cache
 def _flow(deployment: str, campaign: str, path: str) -> Flow[..., Any]:
     @flow(name=deployment, persist_result=False)
-    async def handle(event_ids: list[UUID] | None = None, dispatch_id: UUID | None = None) -> None:
+    async def handle(event_ids: list[UUID] | None = None, dispatch_id: UUID | None = None) -> State[Any] | None:
         """Enrol the contacts of these events (or of a dispatch's), send what is due at once, schedule the rest."""
         async with running() as app:
-            await _handle(app, campaign, path, event_ids or await _events_of(app, dispatch_id))
+            return await _handle(app, campaign, path, event_ids or await _events_of(app, dispatch_id))
 
     return handle
 
@@ -66,29 +68,30 @@ async def _events_of(app: App, dispatch_id: UUID | None) -> list[UUID]:
         return await inbox.events_of_dispatch(connection, dispatch_id)
 
 
-async def _handle(app: App, campaign: str, path: str, event_ids: list[UUID]) -> None:
-    total, sent, errors = Enrolled(), Sent(), []
+async def _handle(app: App, campaign: str, path: str, event_ids: list[UUID]) -> State[Any] | None:
+    total, sent, errors = Enrolled(), Sent(), list[Exception]()
     for start in range(0, len(event_ids), CHUNK):
         chunk = event_ids[start : start + CHUNK]
-        enrolled = await enrol_events(app, chunk)
-        total = total + enrolled
-        done, error = await _send_and_schedule(app, campaign, chunk)
+        try:
+            total = total + await enrol_events(app, chunk)
+        except TidingsError as error:  # the rest would fare the same; what was done before is told all the same
+            errors.append(error)
+            break
+        done, failed = await _send_and_schedule(app, campaign, chunk)
         sent.add(done)
-        errors += [error] if error is not None else []
+        errors += failed
     await report(f"enrolled-{path}", f"{len(total.new)} enrolled from {path}", sent, notes=_notes(total))
-    if errors:
-        raise errors[0]
-    raise_failures(sent, Counter(total.failed.values()))
+    return await end(app, campaign, sent, errors, Counter(total.failed.values()))
 
 
-async def _send_and_schedule(app: App, campaign: str, event_ids: list[UUID]) -> tuple[Sent, Exception | None]:
+async def _send_and_schedule(app: App, campaign: str, event_ids: list[UUID]) -> tuple[Sent, list[Exception]]:
     """Both at once, with a head start for what is due; a failure of one does not keep the other from being done."""
     now = utc_now()
     logger = get_run_logger()
     selection = Selection(campaign=campaign, until=now, event_ids=tuple(event_ids))
     sending = asyncio.create_task(send_all(app, selection, run_id()))
     await asyncio.wait([sending], timeout=HEAD_START_SECONDS)
-    sent, scheduled = await asyncio.gather(
+    done, scheduled = await asyncio.gather(
         sending,
         schedule(
             app.ledger,
@@ -99,12 +102,9 @@ async def _send_and_schedule(app: App, campaign: str, event_ids: list[UUID]) -> 
         ),
         return_exceptions=True,
     )
-    errors = [e for e in (sent, scheduled) if isinstance(e, BaseException)]
-    for error in errors:
-        if not isinstance(error, Exception):
-            raise error
-    first = errors[0] if errors else None
-    return (sent if isinstance(sent, Sent) else Sent()), (first if isinstance(first, Exception) else None)
+    errors = errors_of([done, scheduled])
+    sent, failed = done if isinstance(done, tuple) else (Sent(), [])
+    return sent, [*failed, *errors]
 
 
 def _notes(enrolled: Enrolled) -> list[str]:

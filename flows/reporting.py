@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import acreate_markdown_artifact
+from prefect.client.schemas.objects import State
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from tidings import counts, logs
 from tidings.adapters.blocks import settings_of_this_process
-from tidings.deliver import Sent
-from tidings.errors import TidingsError
+from tidings.deliver import PATIENCE, Sent
+from tidings.errors import RetryLater, TidingsError
 from tidings.ledger.liveness import alive
-from tidings.wiring import App, open_app
+from tidings.wiring import App, open_app, utc_now
 
 
 class RunFailed(TidingsError):
@@ -61,7 +64,26 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def raise_failures(sent: Sent, extra: dict[str, int] | None = None) -> None:
+async def end(
+    app: App, campaign: str, sent: Sent, errors: Sequence[Exception], extra: Mapping[str, int] | None = None
+) -> State[Any] | None:
+    """How a run that sends ends: red with the reason when something failed, `Deferred` when the rest has to wait."""
+    waits = [error for error in errors if isinstance(error, RetryLater) and error.retry_after > PATIENCE]
+    deferred = await _defer(app, campaign, max(waits, key=lambda error: error.retry_after)) if waits else None
+    for error in errors:
+        if error not in waits:
+            raise error
+    raise_failures(sent, extra)
+    return deferred
+
+
+async def _defer(app: App, campaign: str, error: RetryLater) -> State[Any]:
+    """Give way to a later run, in plain sight: a used-up quota is no failure, and retrying would not help."""
+    at, run = await app.runs.start_later(app.campaigns[campaign].send_deployment, error.retry_after, utc_now())
+    return Completed(name="Deferred", message=f"{error}. Goes on at {at:%Y-%m-%d %H:%M:%S} UTC in run {run}.")
+
+
+def raise_failures(sent: Sent, extra: Mapping[str, int] | None = None) -> None:
     """A failure stays a failure: the run is red, and its message says why."""
     reasons = {**sent.failed, **(extra or {})}
     if reasons:

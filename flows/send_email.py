@@ -8,14 +8,13 @@ from typing import Any
 
 from prefect import Flow, flow, get_run_logger
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
 
-from flows.reporting import raise_failures, report, run_id, running
+from flows.reporting import end, report, run_id, running
 from tasks.send import send_all
 from tidings.adapters.blocks import settings_of_this_process
 from tidings.campaign import Campaign, load_campaigns
-from tidings.deliver import PATIENCE, Selection
-from tidings.errors import RetryLater, ServiceError
+from tidings.deliver import Selection
+from tidings.errors import ServiceError
 from tidings.ledger import mails
 from tidings.model import Slot
 from tidings.schedule import aware
@@ -54,15 +53,9 @@ async def _send(app: App, campaign: str, template: str | None, due: datetime) ->
     selection = Selection(campaign=campaign, template=template, until=due)
     if template is not None:
         await _share(app, campaign, template, due)
-    try:
-        sent = await send_all(app, selection, run_id())
-    except RetryLater as error:
-        if error.retry_after <= PATIENCE:
-            raise
-        return await _defer(app, campaign, error)
+    sent, errors = await send_all(app, selection, run_id())
     await report(f"sent-{(template or campaign).replace('_', '-').lower()}", f"{sent.sent} sent", sent)
-    raise_failures(sent)
-    return None
+    return await end(app, campaign, sent, errors)
 
 
 async def _share(app: App, campaign: str, template: str, due: datetime) -> None:
@@ -76,9 +69,3 @@ async def _share(app: App, campaign: str, template: str, due: datetime) -> None:
             await app.runs.start_send(slot, at=utc_now(), key=f"send:{template}:{due.isoformat()}:shared")
         except ServiceError as error:  # a help, no need: this run sends all of it, only later
             get_run_logger().warning("this wave is sent by one run alone: %s", error)
-
-
-async def _defer(app: App, campaign: str, error: RetryLater) -> State[Any]:
-    """Give way to a later run, in plain sight: a used-up quota is no failure, and retrying would not help."""
-    at, run = await app.runs.start_later(app.campaigns[campaign].send_deployment, error.retry_after, utc_now())
-    return Completed(name="Deferred", message=f"{error}. Goes on at {at:%Y-%m-%d %H:%M:%S} UTC in run {run}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from uuid import UUID
 
 from prefect import task
@@ -33,24 +34,37 @@ async def send_batch(app: App, selection: Selection, run_id: UUID | None) -> Sen
         raise
 
 
-async def send_all(app: App, selection: Selection, run_id: UUID | None) -> Sent:
+async def send_all(app: App, selection: Selection, run_id: UUID | None) -> tuple[Sent, list[Exception]]:
     """Batch after batch until nothing is due; in a wave several at a time, so that one is rendered while others travel.
 
-    Raises what a batch raised, after the others under way have ended.
+    Returns what was done, and what batches raised, after the others under way have ended.
     """
     total = Sent()
-    first = await send_batch(app, selection, run_id)
-    if first is None:
-        return total
-    total.add(first)
-    lanes = LANES if first.count >= BATCH else 1
-    ends = await asyncio.gather(*(_lane(app, selection, run_id, total) for _ in range(lanes)), return_exceptions=True)
-    for error in ends:
-        if error is not None:
-            raise error
-    return total
+    ends: list[object] = list(await asyncio.gather(_batch(app, selection, run_id, total), return_exceptions=True))
+    if ends == [True]:
+        lanes = LANES if total.count >= BATCH else 1
+        ends = list(
+            await asyncio.gather(*(_lane(app, selection, run_id, total) for _ in range(lanes)), return_exceptions=True)
+        )
+    return total, errors_of(ends)
 
 
 async def _lane(app: App, selection: Selection, run_id: UUID | None, total: Sent) -> None:
-    while (done := await send_batch(app, selection, run_id)) is not None:
+    while await _batch(app, selection, run_id, total):
+        pass
+
+
+async def _batch(app: App, selection: Selection, run_id: UUID | None, total: Sent) -> bool:
+    """Send one; False when nothing is due any more."""
+    done = await send_batch(app, selection, run_id)
+    if done is not None:
         total.add(done)
+    return done is not None
+
+
+def errors_of(ends: Sequence[object]) -> list[Exception]:
+    """What failed of what was done at once. What ends the whole process, such as a cancellation, is raised."""
+    for end in ends:
+        if isinstance(end, BaseException) and not isinstance(end, Exception):
+            raise end
+    return [end for end in ends if isinstance(end, Exception)]

@@ -33,6 +33,8 @@ class FakeRuns:
     """Keeps runs by their idempotency key. `away` makes it as unreachable as a stopped server."""
 
     away: bool = False
+    #: Deployments that Prefect does not know.
+    missing: set[str] = field(default_factory=set)
     by_key: dict[str, FakeRun] = field(default_factory=dict)
     #: Runs that a worker has taken, as Prefect believes; and those that were said to be dead.
     taken: list[UnderWay] = field(default_factory=list)
@@ -96,6 +98,8 @@ class FakeRuns:
 
     def _once(self, run: FakeRun) -> FakeRun:
         self._reach()
+        if run.deployment in self.missing:
+            raise Refused("Prefect", f"deployment {run.deployment!r} does not exist; run: tidings deploy", status=404)
         self.calls.append(run.key)
         return self.by_key.setdefault(run.key, run)
 

@@ -24,7 +24,7 @@ from tidings.campaign import Campaigns
 from tidings.deliver import Delivery, Identity, Selection, Sent, send_next
 from tidings.ledger import Ledger, inbox
 from tidings.model import Arrival, Receipt
-from tidings.ports import Sender
+from tidings.ports import Sender, Turns
 from tidings.unsubscribe import Links
 from tidings.wiring import NotionCopy
 
@@ -102,8 +102,12 @@ class World:
         """A new one each time, as each Prefect run has."""
         return NotionCopy(self.notion, self.templates_id)
 
-    def delivery(self, *, identity: Identity = IDENTITY, sender: Sender | None = None) -> Delivery:
-        return Delivery(self.ledger, self.campaigns, self.copy, sender or self.resend, LINKS, identity, lease=120.0)
+    def delivery(
+        self, *, identity: Identity = IDENTITY, sender: Sender | None = None, turns: Turns | None = None
+    ) -> Delivery:
+        return Delivery(
+            self.ledger, self.campaigns, self.copy, sender or self.resend, LINKS, identity, lease=120.0, turns=turns
+        )
 
     # -- acting ------------------------------------------------------------------------------------------------
 

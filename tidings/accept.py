@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from tidings.campaign import Campaign, Payload, Webhook
-from tidings.errors import LedgerUnavailable, RetryLater, ServiceError
+from tidings.errors import LedgerUnavailable, OutcomeUnknown, RetryLater, ServiceError, TidingsError
 from tidings.gather import Gatherings
 from tidings.grouping import Grouped
 from tidings.ledger import Ledger, dispatches, inbox
@@ -133,7 +133,7 @@ class Intake:
         return time.monotonic() < self._away_until
 
     async def dispatch(self, deployment: str, dispatch_id: UUID) -> UUID | None:
-        """Hand a dispatch to Prefect, once however many ask; None when Prefect is away (the keeper makes up for it).
+        """Hand a dispatch to Prefect, once however many ask; None when it was not taken (the keeper makes up for it).
 
         While Prefect is known to be away nobody waits for it: the webhook is stored, which is what counts.
         """
@@ -154,15 +154,14 @@ class Intake:
     async def _dispatch(self, deployment: str, dispatch_id: UUID) -> UUID | None:
         self._in_flight[deployment] += 1
         try:
-            run_id = await dispatch(self._ledger, self._runs, dispatch_id, self._now())
-        except LedgerUnavailable as error:
-            log.warning("dispatch.deferred", extra={"dispatch_id": str(dispatch_id), "error": str(error)})
+            return await dispatch(self._ledger, self._runs, dispatch_id, self._now())
+        except (LedgerUnavailable, ServiceError) as error:
+            deferred(dispatch_id, error)
+            if says_away(error):
+                self._away_until = time.monotonic() + AWAY_SECONDS
             return None  # the event is stored, which is what the answer says; the keeper dispatches it
         finally:
             self._in_flight[deployment] -= 1
-        if run_id is None:
-            self._away_until = time.monotonic() + AWAY_SECONDS
-        return run_id
 
     async def drain(self) -> None:
         """Wait until what was taken is stored and handed on."""
@@ -172,20 +171,30 @@ class Intake:
 
 
 async def dispatch(ledger: Ledger, runs: Runs, dispatch_id: UUID, now: datetime) -> UUID | None:
-    """Start the handler run of a dispatch. The dispatch id is the run's idempotency key: a repeat is harmless."""
+    """Start the handler run of a dispatch. The dispatch id is the run's idempotency key: a repeat is harmless.
+
+    None when its events have meanwhile been given another dispatch, by an operator or the keeper. Raises
+    LedgerUnavailable, and ServiceError when Prefect did not take it.
+    """
     async with ledger.reading() as connection:
         deployment, event_ids = await inbox.dispatch_group(connection, dispatch_id)
     if not event_ids:
-        return None  # an operator, or the keeper, has meanwhile given its events another dispatch
-    try:
-        run_id = await runs.start_handler(deployment, event_ids, dispatch_id)
-    except ServiceError as error:
-        level = logging.WARNING if isinstance(error, RetryLater) else logging.ERROR
-        log.log(level, "dispatch.deferred", extra={"dispatch_id": str(dispatch_id), "error": str(error)})
         return None
+    run_id = await runs.start_handler(deployment, event_ids, dispatch_id)
     async with ledger.transaction() as connection:
         await inbox.dispatched(connection, dispatch_id, run_id, now)
     return run_id
+
+
+def says_away(error: TidingsError) -> bool:
+    """Whether the rest would fare the same: a refusal concerns one deployment, all else concerns Prefect."""
+    return isinstance(error, (RetryLater, OutcomeUnknown))
+
+
+def deferred(dispatch_id: UUID, error: TidingsError) -> None:
+    """Say that a dispatch waits, and why."""
+    level = logging.WARNING if isinstance(error, (RetryLater, LedgerUnavailable)) else logging.ERROR
+    log.log(level, "dispatch.deferred", extra={"dispatch_id": str(dispatch_id), "error": str(error)})
 
 
 def answer(webhook: Webhook, receipt: Receipt, flow_run_id: UUID | None, status_url: str) -> Mapping[str, Any]:

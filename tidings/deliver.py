@@ -259,9 +259,11 @@ class Delivery:
             if held.first_sent_at is None:
                 await self._put_back(claim, error)
             raise
-        except RetryLater:
+        except RetryLater as error:
             if held.first_sent_at is None:
                 await self._forget_call(claim)
+            if self.turns is not None:
+                await self.turns.rest(error.retry_after)
             raise
         done = await self._settle(claim, results)
         if self.turns is not None:
@@ -404,7 +406,7 @@ async def send_next(delivery: Delivery, selection: Selection, run_id: UUID | Non
         claim, done = await delivery.prepare(claim)
         done.add(await delivery.hand_over(claim, run_id))
     except RetryLater as error:
-        await delivery.leave(claim, error.retry_after if error.retry_after > PATIENCE else 0.0)
+        await delivery.leave(claim, error.retry_after)
         raise
     except OutcomeUnknown:
         await delivery.leave(claim, 0.0)

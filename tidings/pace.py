@@ -58,3 +58,12 @@ class Pace:
         self._named = named
         await self._memory.remember(MEMO, named)
         log.info("pace.learned", extra={"requests_per_second": named})
+
+    async def rest(self, seconds: float) -> None:
+        """Let no worker ask again before so many seconds have passed. Raises LedgerUnavailable.
+
+        A longer wait than anybody sits through is no matter of pace: then each mail is left to a later run.
+        """
+        if seconds <= turns.LONGEST_SECONDS:
+            async with self._ledger.transaction() as connection:
+                await turns.rest(connection, "resend", seconds=seconds)

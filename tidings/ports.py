@@ -75,6 +75,10 @@ class Turns(Protocol):
 
     async def learn(self, rate: float | None) -> None: ...
 
+    async def rest(self, seconds: float) -> None:
+        """Nobody asks before so many seconds have passed: the sender has told us so."""
+        ...
+
 
 class Sender(Protocol):
     """Who delivers."""

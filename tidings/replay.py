@@ -9,8 +9,9 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from tidings.accept import arrivals, dispatch
+from tidings.accept import arrivals, deferred, dispatch
 from tidings.campaign import Campaigns
+from tidings.errors import ServiceError
 from tidings.ledger import Ledger, inbox
 from tidings.model import TAKEN_IN, EventState
 from tidings.ports import Runs
@@ -51,7 +52,10 @@ async def replay(
     for row in quarantined:
         result[row.id] = await _take_in(ledger, campaigns, row, dispatches)
     for dispatch_id in dispatches:
-        await dispatch(ledger, runs, dispatch_id, datetime.now(UTC))
+        try:
+            await dispatch(ledger, runs, dispatch_id, datetime.now(UTC))
+        except ServiceError as error:  # it waits for the keeper, and keeps back no other
+            deferred(dispatch_id, error)
     return result | dict.fromkeys(again, "replayed")
 
 

@@ -25,9 +25,16 @@ from uuid import UUID
 import anyio
 import anyio.abc
 import httpx
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelled
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 from tidings.campaign import load_campaigns
@@ -47,10 +54,14 @@ PRELOAD = ["tidings.warm"]
 PREFETCH_SECONDS = 30.0
 #: How long before its time a run is forked: it takes about this long to be ready, and Prefect holds it till then.
 LEAD_SECONDS = 0.3
-#: How long runs under way may take to end when the worker is told to stop; Docker kills after 10 s by default.
-LEAVE_SECONDS = 8.0
-#: How long a run that is told to stop may take to do so.
-GRACE_SECONDS = 30.0
+#: How long runs under way may take to end when the worker is told to stop, and how long one may take to do so that
+#: is told to stop itself. Docker and systemd give the worker the two together and a little more before they kill it.
+LEAVE_SECONDS = 25.0
+GRACE_SECONDS = 5.0
+#: How often Prefect is asked whether a person has cancelled a run that is at work.
+CANCEL_SECONDS = 2.0
+#: How soon a lost connection to PostgreSQL is made anew.
+RECONNECT_SECONDS = 2.0
 #: Begins the memos in which each worker tells of its code; they are written anew every hour, and kept for a day.
 TOLD = "worker:"
 TELL_SECONDS, TOLD_SECONDS = 3600.0, 86_400.0
@@ -69,7 +80,7 @@ class WarmProcessWorker(ProcessWorker):
         self._wake = wake
         self._look = asyncio.Event()
         self._leaving = False
-        self._processes: dict[str, BaseProcess] = {}
+        self._processes: dict[UUID, BaseProcess] = {}
         self._entrypoints: dict[UUID, str] = {}
         self._fork: ForkServerContext = multiprocessing.get_context("forkserver")
         self._fork.set_forkserver_preload(PRELOAD)  # for a fork server that is started anew
@@ -92,19 +103,18 @@ class WarmProcessWorker(ProcessWorker):
             target=run_in_child, args=(str(flow_run.id), environment), name=f"run-{flow_run.id}", daemon=False
         )
         process.start()
-        pid = str(process.pid)
-        self._processes[pid] = process
+        self._processes[flow_run.id] = process
         try:
             if task_status is not None:
                 task_status.started(process.pid or 0)
             await exited(process)
-            return ProcessWorkerResult(status_code=process.exitcode or 0, identifier=pid)
+            return ProcessWorkerResult(status_code=process.exitcode or 0, identifier=str(process.pid))
         except asyncio.CancelledError:
             with anyio.CancelScope(shield=True):
                 await stop(process)
             raise
         finally:
-            del self._processes[pid]
+            del self._processes[flow_run.id]
             self._look.set()  # a place is free: whoever waited for it need not wait for the next poll
 
     async def _flow_entrypoint(self, flow_run: FlowRun) -> dict[str, str]:
@@ -123,7 +133,7 @@ class WarmProcessWorker(ProcessWorker):
         self, infrastructure_pid: str, configuration: ProcessJobConfiguration, grace_seconds: int = 30
     ) -> None:
         """Stop a run, first politely."""
-        process = self._processes.get(infrastructure_pid)
+        process = next((each for each in self._processes.values() if str(each.pid) == infrastructure_pid), None)
         if process is None:
             raise InfrastructureNotFound(f"process {infrastructure_pid} is not a run of this worker")
         await stop(process, grace_seconds)
@@ -134,7 +144,12 @@ class WarmProcessWorker(ProcessWorker):
         async with asyncio.TaskGroup() as group:
             beside = [
                 group.create_task(task)
-                for task in (self._wake.call(self._look.set), self._look_when_told(), self._tell_always())
+                for task in (
+                    self._wake.call(self._look.set),
+                    self._look_when_told(),
+                    self._tell_always(),
+                    self._cancel_always(),
+                )
             ]
             try:
                 await self.start()
@@ -155,6 +170,31 @@ class WarmProcessWorker(ProcessWorker):
             process.start()
             await exited(process)
             await asyncio.sleep(TELL_AGAIN_SECONDS if process.exitcode else TELL_SECONDS)
+
+    async def _cancel_always(self) -> None:
+        """End the runs that a person cancels while they work; Prefect leaves that to whoever started their process."""
+        while True:
+            await asyncio.sleep(CANCEL_SECONDS)
+            try:
+                await asyncio.gather(*[self._cancel(run) for run in await self._being_cancelled()])
+            except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+                log.warning("worker.cancel_failed", extra={"error": str(error)})  # asked again
+
+    async def _being_cancelled(self) -> list[FlowRun]:
+        """Of the runs under way here, those that are to be cancelled. Costs nothing while there are none."""
+        if not self._processes:
+            return []
+        ours = FlowRunFilter(
+            id=FlowRunFilterId(any_=list(self._processes)),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])),
+        )
+        return await self.client.read_flow_runs(flow_run_filter=ours)
+
+    async def _cancel(self, run: FlowRun) -> None:
+        if process := self._processes.get(run.id):
+            process.kill()  # at SIGTERM, Prefect's engine would say that the run has crashed, and it would get another
+        ended: State[Any] = Cancelled(message="Cancelled while it worked; its process has ended.")
+        await self.client.set_flow_run_state(run.id, ended, force=True)
 
     async def leave(self) -> None:
         """Take no new runs, and give those under way time to end."""
@@ -275,16 +315,20 @@ class Wake:
         while True:
             try:
                 connection = await asyncpg.connect(self._dsn, timeout=5)
-            except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+                try:
+                    await self._listen(connection, callback)
+                finally:
+                    connection.terminate()
+            # asyncpg has two trees: what PostgreSQL says, and what it says itself of a connection that is gone.
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("wake.unavailable", extra={"error": str(error)})
-                await asyncio.sleep(2)
-                continue
-            await self._listen(connection, callback)
+                await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self, connection: Any, callback: Callable[[], None]) -> None:
         woken = asyncio.Event()
         connection.add_termination_listener(lambda _: woken.set())
         await connection.add_listener(self.CHANNEL, lambda *_: woken.set())
+        callback()  # what was created while nobody listened
         while not connection.is_closed():
             await woken.wait()
             woken.clear()

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from prefect.server.api.server import create_app
 from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
 
@@ -20,6 +21,7 @@ from deploy.checks import compose, dockerfile, units
 from deploy.checks.dockerfile import Image
 from tidings.adapters.prefect import lets_anyone_in
 from tidings.settings import ROOT, Settings
+from tidings.worker import GRACE_SECONDS, LEAVE_SECONDS
 
 DEPLOY = ROOT / "deploy"
 #: What a person has to fill in beside the variables that the compose file itself asks for.
@@ -255,3 +257,21 @@ def test_the_workers_health_check__says_why() -> None:
 
     assert done.returncode == 1
     assert "Prefect does not answer" in done.stderr
+
+
+def test_the_worker__is_given_the_time_that_it_takes_to_end() -> None:
+    """Whoever stops it waits longer than it gives the runs under way, and then those that do not end."""
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    unit = (ROOT / "deploy/systemd/tidings-worker.service").read_text(encoding="utf-8")
+    waits = [
+        float(compose["services"]["worker"]["stop_grace_period"].removesuffix("s")),
+        float(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[1]),
+    ]
+    told = [
+        int(said)
+        for text in (unit, (ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+        for said in re.findall(r"gives the runs under way (\d+) s", text)
+    ]
+
+    assert told == [LEAVE_SECONDS, LEAVE_SECONDS]
+    assert min(waits) >= LEAVE_SECONDS + GRACE_SECONDS + 3

@@ -341,6 +341,24 @@ async def test_parallel_repeats__start_one_run(world: World) -> None:
     assert len(world.runs.handlers) == 1
 
 
+async def test_a_deployment_that_is_missing__keeps_back_no_other(world: World) -> None:
+    server = intake(world)
+    world.runs.missing = {"winter-meeting-handler"}
+
+    assert await take(server, world.arrival("winter-meeting", starts=now() + timedelta(days=2))) is None
+    assert await take(server, world.arrival()) is not None
+
+    assert [event.state for event in await world.events()] == ["accepted", "dispatched"]
+
+
+async def test_a_dispatch_without_events__keeps_back_no_other(world: World) -> None:
+    server = intake(world)
+
+    assert await server.dispatch("winter-hello-handler", uuid4()) is None
+
+    assert await take(server, world.arrival()) is not None
+
+
 async def test_prefect_away__leaves_the_event_stored_and_the_repeat_dispatches_it(world: World) -> None:
     arrival = world.arrival()
     world.runs.away = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,8 @@ from worlds import IDENTITY, World, other_sender
 from tidings.deliver import Delivery, Selection, Sent, send_next
 from tidings.errors import OutcomeUnknown, QuotaExhausted, Refused, RetryLater
 from tidings.ledger import mails, people
+from tidings.ledger.memory import Memory
+from tidings.pace import Pace
 from tidings.ports import Sender
 
 
@@ -266,6 +269,7 @@ async def test_a_mail_that_waits_for_a_rate_limit__is_not_sent_to_who_left_meanw
         await world.send()
 
     await suppress(world, gone)
+    await expire_leases(world)
     await world.send()
 
     assert world.mailed() == [stays]
@@ -429,6 +433,7 @@ async def test_a_rate_limit__is_told_and_the_next_attempt_sends_once(world: Worl
     with pytest.raises(RetryLater) as told:
         await world.send()
     assert told.value.retry_after == 7
+    await expire_leases(world)
     await world.send()
 
     first, second = world.calls()
@@ -436,19 +441,60 @@ async def test_a_rate_limit__is_told_and_the_next_attempt_sends_once(world: Worl
     assert first["idempotency_key"] == second["idempotency_key"]
 
 
-async def test_a_long_wait__is_kept_by_whoever_comes_next(world: World) -> None:
+@pytest.mark.parametrize("wait", [30, 300])
+async def test_a_wait__is_kept_by_whoever_comes_next(world: World, wait: int) -> None:
     (who,) = await world.enrolled()
-    world.box.fault("status", service="resend", path="/emails", status=429, retry_after=300)
+    world.box.fault("status", service="resend", path="/emails", status=429, retry_after=wait)
 
     with pytest.raises(RetryLater):
         await world.send()
     assert await world.send() == []
     (claim,) = await world.rows("SELECT lease_until - now() AS rest FROM claim")
-    assert timedelta(seconds=290) < claim.rest <= timedelta(seconds=300)
+    assert timedelta(seconds=wait - 10) < claim.rest <= timedelta(seconds=wait)
 
     await expire_leases(world)
     await world.send()
     assert world.mailed() == [who]
+
+
+async def test_a_wait__is_over_for_the_run_that_sits_it_out(world: World) -> None:
+    (who,) = await world.enrolled()
+    world.box.fault("status", service="resend", path="/emails", status=429, retry_after=1)
+    with pytest.raises(RetryLater) as told:
+        await world.send()
+
+    await asyncio.sleep(told.value.retry_after)
+
+    assert await world.send() == [Sent(sent=1)]
+    assert world.mailed() == [who]
+
+
+async def test_a_wait__holds_for_all_workers_and_all_mails(world: World) -> None:
+    workers = [world.delivery(turns=Pace(world.ledger, Memory(world.ledger), rate=100)) for _ in range(2)]
+    await world.enrolled()
+    world.box.fault("status", service="resend", path="/emails", status=429, retry_after=2, times=1)
+    with pytest.raises(RetryLater):
+        await world.send(delivery=workers[0])
+    told = time.monotonic()
+    await world.enrolled()
+
+    await world.send(delivery=workers[1])
+
+    assert time.monotonic() - told >= 1.9
+    assert len(world.mailed()) == 2
+
+
+async def test_a_used_up_quota__keeps_nobody_waiting_for_a_turn(world: World) -> None:
+    delivery = world.delivery(turns=Pace(world.ledger, Memory(world.ledger), rate=100))
+    await world.enrolled()
+    world.box.set(daily_quota=0)
+    with pytest.raises(QuotaExhausted):
+        await world.send(delivery=delivery)
+
+    began = time.monotonic()
+    await Pace(world.ledger, Memory(world.ledger), rate=100).turn()
+
+    assert time.monotonic() - began < 1
 
 
 async def test_a_used_up_quota__waits_an_hour_and_counts_as_not_handed_over(world: World) -> None:

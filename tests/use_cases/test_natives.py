@@ -413,6 +413,8 @@ class Interrupted:
 
     async def learn(self, rate: float | None) -> None: ...
 
+    async def rest(self, seconds: float) -> None: ...
+
     async def templates(self, names: Sequence[str]) -> dict[str, Template]:
         await self.turn()
         return await StarterCopy().templates(names)

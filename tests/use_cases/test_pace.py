@@ -59,6 +59,22 @@ async def test_no_window_of_any_two_seconds__has_more_turns_than_it_may(ledger: 
     assert all(later - sooner > 1.95 for sooner, later in zip(at, at[4:], strict=False))
 
 
+async def test_a_rest__is_kept_by_everybody_and_by_whoever_comes_first(ledger: Ledger) -> None:
+    await waits(ledger, "resend", 2)
+    await asyncio.gather(*(pace(ledger, 20).rest(seconds) for seconds in (0.5, 5.0, 5.0, 1.0)))
+    async with ledger.transaction() as connection:
+        await turns.rest(connection, "fresh", seconds=5.0)
+
+    assert await waits(ledger, "resend", 2) == pytest.approx([5.15, 5.3], abs=0.2)
+    assert (await waits(ledger, "fresh", 1))[0] == pytest.approx(5.15, abs=0.2)
+
+
+async def test_a_rest_of_hours__is_no_matter_of_pace(ledger: Ledger) -> None:
+    await pace(ledger, 20).rest(3600.0)
+
+    assert await waits(ledger, "resend", 1) == [0]
+
+
 async def test_a_clock_that_was_set_back__stops_nobody_for_long(ledger: Ledger) -> None:
     await Memory(ledger).remember("turns:x", f"{{{time.time() + 3600}}}")
 

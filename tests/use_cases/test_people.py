@@ -320,6 +320,8 @@ async def test_leaving_while_the_mail_waits_for_its_turn__is_in_time(town: Town,
 
         async def learn(self, rate: float | None) -> None: ...
 
+        async def rest(self, seconds: float) -> None: ...
+
     other = address()
     await town.enter("lure", who)
     await town.enter("lure", other)

@@ -17,10 +17,12 @@ from worlds import TABLES, World, now
 from tidings import reconcile
 from tidings.accept import Intake
 from tidings.bench.growth import fill
+from tidings.campaign import load_campaigns
 from tidings.enrol import schedule
 from tidings.ledger import Ledger, inbox, mails
 from tidings.ledger import mirror as mirrored
 from tidings.outcome import take_reports
+from tidings.settings import ROOT
 
 #: Enough for a plan to differ from that of an empty table; seven mails each.
 CONTACTS = 5_000
@@ -110,7 +112,7 @@ async def test_a_webhooks_whole_way__reads_no_large_table_through(large: World) 
 
 async def test_the_keepers_round__reads_no_large_table_through(large: World) -> None:
     with recorded(large.ledger) as asked:
-        await reconcile.reconcile(large.ledger, large.runs, large.campaigns, now(), thorough=True)
+        await reconcile.reconcile(large.ledger, large.runs, load_campaigns([ROOT / "campaigns"]), now(), thorough=True)
         await reconcile.dispatch_waiting(large.ledger, large.runs, now())
 
     assert len(asked) > 5

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from winter import HELLO
+from winter import HELLO, WINTER
 from worlds import World, now
 
 from tidings import reconcile as steps
 from tidings.accept import dispatch
+from tidings.campaign import Campaign, Campaigns
 from tidings.deliver import Selection
 from tidings.enrol import schedule
-from tidings.errors import OutcomeUnknown, RetryLater
+from tidings.errors import OutcomeUnknown, Refused, RetryLater, TidingsError
 from tidings.ledger import inbox, liveness
 from tidings.model import UnderWay
+from tidings.replay import replay
+from tidings.web import keeper
 
 NOTHING = dict.fromkeys(["dispatched", "handled again", "cancelled", "scheduled", "late", "taken over", "mirrors"], 0)
 HOUR = timedelta(hours=1)
+AUTUMN = Campaign(name="autumn", title="Autumn", sequences=(), webhooks=())
 
 
 async def reconcile(world: World, at: datetime | None = None, **given: Any) -> dict[str, int]:
@@ -94,13 +101,52 @@ async def test_a_dispatch_whose_answer_was_lost__is_repeated_under_its_key(world
     assert len(world.runs.handlers) == 1
 
 
-async def test_prefect_away__stops_at_the_first_refusal(world: World) -> None:
+async def test_prefect_away__is_asked_once_and_the_events_wait(world: World, caplog: pytest.LogCaptureFixture) -> None:
     await stored(world, ago=timedelta(minutes=1), count=3)
+    await world.run_sql("UPDATE event SET dispatch_id = NULL WHERE id = (SELECT min(id::text)::uuid FROM event)")
     world.runs.away = True
 
     assert await steps.dispatch_waiting(world.ledger, world.runs, now()) == 0
 
     assert {e.state for e in await world.events()} == {"accepted"}
+    assert len([r for r in caplog.records if r.message == "dispatch.deferred"]) == 1
+    assert [e.dispatch_id for e in await world.events()].count(None) == 1  # not grouped before there is a Prefect
+
+
+async def test_a_deployment_that_is_missing__keeps_back_no_other(world: World) -> None:
+    missing = [(await stored_meeting(world)) for _ in range(2)]
+    (waiting, gathered) = await stored(world, ago=timedelta(seconds=30), count=2)
+    await world.run_sql("UPDATE event SET dispatch_id = NULL WHERE id = :id", id=gathered)
+    world.runs.missing = {"winter-meeting-handler"}
+
+    assert await reconcile(world) == {"dispatched": 2}
+
+    states = {event.id: event.state for event in await world.events()}
+    assert states == dict.fromkeys(missing, "accepted") | dict.fromkeys([waiting, gathered], "dispatched")
+    world.runs.missing = set()
+    assert await reconcile(world) == {"dispatched": 2}
+
+
+async def test_many_events_of_a_missing_deployment__leave_room_for_others(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(4):
+        await stored_meeting(world)
+    await stored(world, ago=timedelta(seconds=30))
+    async with world.ledger.reading() as connection:
+        found = await inbox.undispatched(connection, older_than=now(), limit=2)
+    assert [deployment for deployment, _ in found] == ["winter-meeting-handler"] * 2 + ["winter-hello-handler"]
+
+    world.runs.missing = {"winter-meeting-handler"}
+    assert await steps.dispatch_waiting(world.ledger, world.runs, now()) == 1
+    assert len([r for r in caplog.records if r.message == "dispatch.deferred"]) == 1
+
+
+async def stored_meeting(world: World) -> UUID:
+    """An older event of another deployment."""
+    arrival = world.arrival("winter-meeting", at=now() - timedelta(minutes=2), starts=now() + 48 * HOUR)
+    await world.accept(arrival)
+    return arrival.id
 
 
 @pytest.mark.parametrize("how", ["failed", "crashed", "completed", "gone"])
@@ -135,6 +181,45 @@ async def test_an_event_whose_run_a_person_cancelled__is_failed_and_says_so(worl
 
     row = await world.event()
     assert (row.state, row.reason) == ("failed", "cancelled in Prefect's dashboard")
+
+
+@pytest.mark.parametrize("how", ["completed", "cancelled", "failed"])
+async def test_an_event_that_is_handled_between_the_two_looks__stays_handled(
+    world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    run_id = await dispatched(world, now() - timedelta(minutes=1))
+    before = await world.event()
+
+    async def ends_while_asked(_: Any) -> dict[UUID, str]:
+        await world.enrol(before.id)
+        return {run_id: how}
+
+    monkeypatch.setattr(world.runs, "ended", ends_while_asked)
+
+    assert await steps.handle_again(world.ledger, world.runs, now()) == 0
+
+    row = await world.event()
+    assert (row.state, row.reason, row.attempts, row.flow_run_id) == ("handled", None, 0, run_id)
+
+
+@pytest.mark.parametrize("how", ["completed", "cancelled"])
+async def test_an_event_that_is_replayed_between_the_two_looks__keeps_its_new_run(
+    world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    run_id = await dispatched(world, now() - timedelta(minutes=1))
+    before = await world.event()
+
+    async def replayed_while_asked(_: Any) -> dict[UUID, str]:
+        await replay(world.ledger, world.runs, world.campaigns, ids=[before.id])
+        return {run_id: how}
+
+    monkeypatch.setattr(world.runs, "ended", replayed_while_asked)
+
+    assert await steps.handle_again(world.ledger, world.runs, now()) == 0
+
+    row = await world.event()
+    assert (row.state, row.attempts) == ("dispatched", 1)
+    assert row.flow_run_id not in {None, run_id}
 
 
 async def test_further_attempts__are_looked_into_ever_later(world: World) -> None:
@@ -239,11 +324,17 @@ async def test_an_overdue_mail_whose_run_waits_for_a_worker__is_left_to_it(world
     assert await reconcile(world, at + 2 * HOUR) == {}
 
 
-async def test_a_dead_runs_claim__gets_a_run_that_sends_it_under_the_same_key(world: World) -> None:
+async def left_behind(world: World) -> str:
+    """A mail whose run has died with it in its hands; returns its address."""
     (who,) = await world.enrolled()
-    world.box.fault("work_then_reset", service="resend", path="/emails")
+    world.box.fault("work_then_reset", service="resend", path="/emails", times=1)
     with pytest.raises(OutcomeUnknown):
         await world.send()
+    return who
+
+
+async def test_a_dead_runs_claim__gets_a_run_that_sends_it_under_the_same_key(world: World) -> None:
+    who = await left_behind(world)
 
     done = await reconcile(world)
     await world.send(template="whatever is left behind")
@@ -282,6 +373,102 @@ async def test_prefect_away__is_said_and_nothing_is_lost(world: World) -> None:
     world.runs.away = False
 
     assert await reconcile(world) == {"scheduled": 2}
+
+
+# -- one fault keeps back nothing else -----------------------------------------------------------------------
+
+
+async def another_campaigns(world: World, name: str) -> None:
+    """Mails of a further campaign, soon, late and in a dead claim; all come before those of the winter campaign."""
+    for template, minutes in ((HELLO[0], -90), (HELLO[1], -30), (HELLO[2], 10)):
+        await world.run_sql(
+            "UPDATE message SET campaign = :name, slot_at = now() + :minutes * interval '1 minute' WHERE template = :t",
+            name=name, minutes=minutes, t=template,
+        )  # fmt: skip
+    await world.run_sql("UPDATE claim SET campaign = :name", name=name)
+
+
+@pytest.mark.parametrize("fault", ["its folder is gone", "its deployment is missing"])
+async def test_a_campaign_that_cannot_send__keeps_back_no_other(
+    world: World, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await left_behind(world)
+    await another_campaigns(world, "autumn")
+    await left_behind(world)
+    at = now()
+    await world.run_sql("UPDATE message SET slot_at = :at WHERE template = :t AND campaign = 'winter'",
+                        at=at - timedelta(minutes=5), t=HELLO[1])  # fmt: skip
+    world.runs.missing = {"autumn-send-email"}
+    if fault == "its deployment is missing":
+        world = replace(world, campaigns=Campaigns([WINTER, AUTUMN]))
+
+    with pytest.raises(TidingsError, match="autumn"):
+        await reconcile(world, at)
+
+    ours = {run.slot.template for run in world.runs.sends if run.slot and run.slot.campaign == "winter"}
+    assert ours == {HELLO[1], HELLO[2]}
+    assert [run.deployment for run in world.runs.by_key.values() if run.key.startswith("left:")] == [
+        "winter-send-email"
+    ]
+    assert world.runs.of("tidings-notion-mirror")
+    said = {r.__dict__["step"]: r.__dict__["error"] for r in caplog.records if r.message == "reconcile.failed"}
+    assert set(said) == {"scheduled", "late", "taken over"}
+    assert all("autumn" in error for error in said.values())
+
+
+async def test_a_step_that_fails__keeps_back_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await planned(world, schedule_them=False)
+    await stored(world, ago=timedelta(minutes=1))
+
+    async def too_slow(*_: Any) -> Any:
+        raise OutcomeUnknown("Prefect", "flow runs: no answer within 5 s")
+
+    monkeypatch.setattr(world.runs, "ended_lately", too_slow)
+
+    with pytest.raises(OutcomeUnknown, match="flow runs"):
+        await reconcile(world)
+
+    assert len(world.runs.sends) == 2
+    assert world.runs.of("tidings-notion-mirror")
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_the_keeper__begins_anew_for_what_may_pass_and_goes_on_beside_what_waits_for_a_person(
+    world: World, away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await planned(world, schedule_them=False)
+    await another_campaigns(world, "autumn")
+    at = now()
+    await world.run_sql(
+        "INSERT INTO form_tally VALUES (:past, 'winter-hello', 'x', 1)", past=at.date() - timedelta(days=1000)
+    )
+    world.runs.away = away
+    parts: Any = SimpleNamespace(ledger=world.ledger, runs=world.runs, campaigns=world.campaigns, settings=None)
+    monkeypatch.setattr(keeper, "deadman_of", lambda _: None)
+
+    with pytest.raises(RetryLater) if away else nullcontext():
+        await keeper._whole_round(parts, lambda: at)
+
+    assert await world.rows("SELECT * FROM form_tally") == []  # the rest of the round is done
+
+
+@pytest.mark.usefixtures("no_second_look")
+async def test_a_dead_run_that_cannot_be_buried__keeps_back_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, dead = sorted([uuid4(), uuid4()], key=lambda run_id: hash(run_id))
+    world.runs.taken = [UnderWay(run_id, now() - HOUR, False) for run_id in (gone, dead)]
+    bury = world.runs.bury
+
+    async def one_is_deleted(run_id: UUID) -> None:
+        if run_id == gone:
+            raise Refused("Prefect", f"flow run {run_id} does not exist", status=404)
+        await bury(run_id)
+
+    monkeypatch.setattr(world.runs, "bury", one_is_deleted)
+
+    assert await steps.bury_dead(world.ledger, world.runs, now()) == 1
+    assert world.runs.buried == [dead]
 
 
 # -- runs that died in silence -------------------------------------------------------------------------------

@@ -15,12 +15,15 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.client.base import ServerType
+from prefect.client.orchestration import PrefectClient
 from pydantic import SecretStr
 from sandbox_process import Sandbox
 from sqlalchemy import text
-from web_client import ORIGIN, SECRET, Web
+from web_client import ORIGIN, PREFECT, SECRET, Web
 from worlds import make_templates, now
 
+from tidings.accept import Intake
 from tidings.adapters import public
 from tidings.adapters.notion import BODY, SUBJECT, TITLE, Notion
 from tidings.code import Code, of_this_process
@@ -432,6 +435,23 @@ async def test_a_prefect_that_does_not_take_our_password__is_told_with_the_cure(
     monkeypatch.setattr(type(web.app.state.parts.runs), "ping", refuses)
 
     assert "set PREFECT_API_AUTH_STRING" in (await ask("prefect")).text
+
+
+async def test_a_page_in_prefects_place__is_told_with_the_cure(
+    web: Web, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = httpx.MockTransport(lambda _: httpx.Response(200, html="<html>Log in</html>"))
+    async with PrefectClient(PREFECT, httpx_settings={"transport": page}, server_type=ServerType.SERVER) as client:
+        monkeypatch.setattr(web.app.state.parts.runs, "client", client)
+        web.app.state.intake = Intake(web.ledger, web.app.state.parts.runs, now=now)
+
+        words = {name: await ask(name) for name in ("prefect", "deployments", "worker")}
+        answer = await web.post("/webhook/christmas-signup", {"email": "delivered+page@resend.dev", "consent": True})
+
+    assert {word.state for word in words.values()} == {State.WRONG}
+    assert all("check PREFECT_API_URL" in word.text for word in words.values())
+    assert answer.status_code == 202
+    assert answer.json()["flow_run_id"] is None
 
 
 async def test_without_the_ledger__the_others_are_unknown_and_not_broken(web: Web, ask: Ask) -> None:

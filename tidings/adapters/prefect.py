@@ -43,6 +43,8 @@ CANARY_DEPLOYMENT = "tidings-canary"
 #: A deployment's servers start after `tidings deploy`, and proxies learn of them later still.
 AFTER_DEPLOYMENT = timedelta(minutes=2)
 RECONCILE_DEPLOYMENT = "tidings-reconcile"
+#: What Prefect's API answers to GET /hello (prefect/server/api/root.py).
+HELLO = "👋"
 #: Prefect's page size for run queries.
 PAGE = 200
 #: States of a run that a worker has taken.
@@ -204,9 +206,10 @@ class PrefectRuns:
         return run.id
 
     async def ping(self) -> None:
-        """Raises RetryLater when Prefect's API does not answer."""
+        """Raises RetryLater when Prefect's API does not answer, and OutcomeUnknown when it is something else."""
         async with prefect_errors("the API"):
-            await self.client.hello()
+            if (await self.client.hello()).json() != HELLO:
+                raise ValueError("not Prefect's greeting")
 
 
 async def lets_anyone_in(api_url: str, transport: httpx.AsyncBaseTransport | None = None) -> bool:
@@ -247,5 +250,7 @@ async def prefect_errors(what: str, patience: float = PATIENCE_SECONDS) -> Async
         raise kind(SERVICE, f"{what}: {error}"[:500], status=status) from error
     except httpx.TransportError as error:
         raise RetryLater(SERVICE, f"{what}: cannot be reached: {error}", retry_after=2.0) from error
+    except ValueError as error:  # no JSON, or not what Prefect's client knows: a proxy's page, a login page
+        raise OutcomeUnknown(SERVICE, f"{what}: the answer is not Prefect's; check PREFECT_API_URL") from error
     finally:
         counts.call(SERVICE, status, time.perf_counter() - began)

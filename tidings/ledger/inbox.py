@@ -380,8 +380,11 @@ async def dispatched(connection: AsyncConnection, dispatch_id: UUID, flow_run_id
     await connection.execute(text("SELECT pg_notify('tidings_run', '')"))  # wakes the worker (tidings.worker.Wake)
 
 
-async def group_waiting(connection: AsyncConnection, *, limit: int) -> list[UUID]:
-    """Give events that came while Prefect was away a dispatch, those of one deployment together; returns these."""
+async def group_waiting(connection: AsyncConnection, *, limit: int) -> list[tuple[str, UUID]]:
+    """Give events that came while Prefect was away a dispatch, those of one deployment together.
+
+    Returns these: deployment and dispatch id.
+    """
     waiting = (
         select(event.c.id, event.c.deployment)
         .where(event.c.state == EventState.ACCEPTED, event.c.dispatch_id.is_(None))
@@ -392,25 +395,33 @@ async def group_waiting(connection: AsyncConnection, *, limit: int) -> list[UUID
     groups: dict[str, list[UUID]] = {}
     for row in await connection.execute(waiting):
         groups.setdefault(row.deployment, []).append(row.id)
-    made = []
-    for deployment, ids in groups.items():
-        made.append(uuid4())
-        await connection.execute(update(event).where(event.c.id.in_(ids)).values(dispatch_id=made[-1]))
-        await connection.execute(insert(dispatch).values(id=made[-1], deployment=deployment, created_at=func.now()))
+    made = [(deployment, uuid4()) for deployment in groups]
+    for deployment, dispatch_id in made:
+        await connection.execute(
+            update(event).where(event.c.id.in_(groups[deployment])).values(dispatch_id=dispatch_id)
+        )
+        await connection.execute(insert(dispatch).values(id=dispatch_id, deployment=deployment, created_at=func.now()))
     return made
 
 
-async def undispatched(connection: AsyncConnection, *, older_than: datetime, limit: int = 500) -> list[UUID]:
-    """Dispatches that Prefect has not confirmed, oldest first."""
-    rows = await connection.execute(
-        select(event.c.dispatch_id)
+async def undispatched(
+    connection: AsyncConnection, *, older_than: datetime, limit: int = 500
+) -> list[tuple[str, UUID]]:
+    """Dispatches that Prefect has not confirmed, oldest first, and so many of one deployment at most.
+
+    Returns deployment and dispatch id: what one deployment cannot take does not hide what others can.
+    """
+    since = func.min(event.c.received_at)
+    place = func.row_number().over(partition_by=event.c.deployment, order_by=since)
+    waiting = (
+        select(event.c.deployment, event.c.dispatch_id, since.label("since"), place.label("place"))
         .where(event.c.state == EventState.ACCEPTED, event.c.received_at <= older_than)
         .where(event.c.dispatch_id.is_not(None))
-        .group_by(event.c.dispatch_id)
-        .order_by(func.min(event.c.received_at))
-        .limit(limit)
+        .group_by(event.c.deployment, event.c.dispatch_id)
+        .subquery()
     )
-    return [row.dispatch_id for row in rows]
+    rows = await connection.execute(select(waiting).where(waiting.c.place <= limit).order_by(waiting.c.since))
+    return [(row.deployment, row.dispatch_id) for row in rows]
 
 
 async def unhandled(
@@ -430,6 +441,17 @@ async def unhandled(
         .limit(limit)
     )
     return [(row.id, row.flow_run_id) for row in rows]
+
+
+async def lock_unhandled(connection: AsyncConnection, pairs: Sequence[tuple[UUID, UUID]]) -> list[tuple[UUID, UUID]]:
+    """Of these (event, Prefect run) pairs, those that are still so and in nobody's hands; locked."""
+    rows = await connection.execute(
+        select(event.c.id, event.c.flow_run_id)
+        .where(event.c.id.in_([event_id for event_id, _ in pairs]), event.c.state == EventState.DISPATCHED)
+        .order_by(event.c.id)
+        .with_for_update(skip_locked=True)
+    )
+    return [pair for row in rows if (pair := (row.id, row.flow_run_id)) in set(pairs)]
 
 
 async def requeue(connection: AsyncConnection, event_ids: Sequence[UUID]) -> list[UUID]:

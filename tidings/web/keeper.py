@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
 from sqlalchemy import text
 
 from tidings.canary import look_after
-from tidings.errors import TidingsError
+from tidings.errors import CampaignError, Refused, TidingsError
 from tidings.ledger import Ledger, limits
-from tidings.reconcile import bury_dead, dispatch_waiting, reconcile
+from tidings.reconcile import Steps, bury_dead, dispatch_waiting, reconcile
 from tidings.wiring import App, deadman_of
 
 log = logging.getLogger("tidings.keeper")
@@ -59,17 +59,28 @@ async def _rounds(parts: App, now: Callable[[], datetime]) -> None:
     count = 0
     while True:
         if count % rounds_between == 0:
-            await bury_dead(parts.ledger, parts.runs, now())
-            await look_after(parts.ledger, deadman_of(parts.settings), now())
-            done = await reconcile(parts.ledger, parts.runs, parts.campaigns, now())
-            async with parts.ledger.transaction() as connection:
-                await limits.forget(connection, now())
-            if any(done.values()):
-                log.info("keeper.reconciled", extra={k.replace(" ", "_"): v for k, v in done.items() if v})
+            await _whole_round(parts, now)
         else:
             await dispatch_waiting(parts.ledger, parts.runs, now())
         count += 1
         await asyncio.sleep(DISPATCH_SECONDS)
+
+
+async def _whole_round(parts: App, now: Callable[[], datetime]) -> None:
+    """Everything once, each step whatever became of the others. Raises what may pass by itself."""
+    steps = Steps()
+    with steps.step("dead runs"):
+        await bury_dead(parts.ledger, parts.runs, now())
+    with steps.step("canaries"):
+        await look_after(parts.ledger, deadman_of(parts.settings), now())
+    with steps.step("form limits"):
+        async with parts.ledger.transaction() as connection:
+            await limits.forget(connection, now())
+    with suppress(Refused, CampaignError):  # which its step has said; what it concerns waits for a person
+        done = await reconcile(parts.ledger, parts.runs, parts.campaigns, now())
+        if any(done.values()):
+            log.info("keeper.reconciled", extra={k.replace(" ", "_"): v for k, v in done.items() if v})
+    steps.finish()
 
 
 @asynccontextmanager
