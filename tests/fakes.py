@@ -126,8 +126,11 @@ class FakeMail:
 class FakeSender:
     """Resend in memory, with its promise that a key names one call, for 24 hours."""
 
-    #: None: it works. "away": it does nothing and says so. "lost": it works, and its answer is lost.
+    #: None: it works. "away": it does nothing and says so. "broken": it does nothing, and answers no request with
+    #: anything that says so. "lost": it works, and its answer is lost.
     trouble: str | None = None
+    #: What its list says of these mails comes so much later than they leave; None: the key may not read the list.
+    list_lag: timedelta | None = timedelta(minutes=5)
     #: Every mail that has left, in order; `on_mail` is told of each in the moment that it leaves.
     mails: list[FakeMail] = field(default_factory=list)
     on_mail: Callable[[FakeMail], None] = lambda mail: None
@@ -135,8 +138,7 @@ class FakeSender:
     _known: dict[str, tuple[datetime, str, list[str]]] = field(default_factory=dict)
 
     async def send(self, payloads: Sequence[Mapping[str, Any]], key: str) -> list[str | Refused]:
-        if self.trouble == "away":
-            raise RetryLater("Resend", "asks to come again", status=429, retry_after=0.0)
+        self._reach()
         now = datetime.now(UTC)
         content = json.dumps(list(payloads))
         at, before, ids = self._known.get(key, (now - REMEMBERED, content, []))
@@ -150,7 +152,17 @@ class FakeSender:
         return list(ids)
 
     async def sent_since(self, since: datetime) -> list[Mapping[str, Any]]:
-        return [{"id": m.id, "to": [m.to], "subject": m.subject} for m in self.mails if m.at >= since]
+        self._reach()
+        if self.list_lag is None:
+            raise Refused("Resend", "the key may only send", status=401, code="restricted_api_key")
+        listed = [m for m in self.mails if since <= m.at <= datetime.now(UTC) - self.list_lag]
+        return [{"id": m.id, "to": [m.to], "subject": m.subject} for m in listed]
+
+    def _reach(self) -> None:
+        if self.trouble == "away":
+            raise RetryLater("Resend", "asks to come again", status=429, retry_after=0.0)
+        if self.trouble == "broken":
+            raise OutcomeUnknown("Resend", "is broken", status=500)
 
     def age(self, by: timedelta) -> None:
         """As if this much time had passed since all that has happened."""

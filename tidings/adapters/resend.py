@@ -28,10 +28,11 @@ from tidings.errors import (
     TidingsError,
 )
 from tidings.model import MessageState, Report, Severity
+from tidings.ports import LISTED_MOST
 
 SERVICE = "Resend"
-#: How far back Resend's list is read: 5,000 mails.
-LIST_PAGES = 50
+#: How far back Resend's list is read, a hundred mails a page.
+LIST_PAGES = LISTED_MOST // 100
 #: When a quota is used up and Resend names no time, ask again after this long.
 QUOTA_PAUSE_SECONDS = 3600.0
 

@@ -32,6 +32,8 @@ class ClaimedMessage:
     variables: Mapping[str, Any]
     due_at: datetime
     payload: str | None
+    #: Resend's id, where a report told it before the answer did.
+    provider_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,6 +511,7 @@ async def _claimed(
             variables=row.variables,
             due_at=row.due_at,
             payload=row.payload,
+            provider_id=row.provider_id,
         )
         for row in rows
     )
@@ -528,31 +531,32 @@ async def store_payloads(connection: AsyncConnection, claim_id: UUID, payloads: 
 
 
 async def renew(connection: AsyncConnection, claim_id: UUID, lease: float, run_id: UUID | None) -> RowOrNone:
-    """Keep a claim and note that Resend may know its key from now on.
-
-    Returns the row with `first_sent_at` as it was before (None: Resend was never called), or None when the
-    claim is no longer ours.
-    """
+    """Keep a claim: its row, or None when it is no longer ours. `first_sent_at` None: Resend was never called."""
     before = (
         await connection.execute(
-            select(claim.c.id, claim.c.first_sent_at)
+            select(claim.c.id, claim.c.first_sent_at, claim.c.last_sent_at)
             .where(claim.c.id == claim_id, claim.c.settled_at.is_(None))
             .where(claim.c.flow_run_id.is_not_distinct_from(run_id))
             .with_for_update()
         )
     ).one_or_none()
     if before is not None:
-        await connection.execute(
-            update(claim)
-            .where(claim.c.id == claim_id)
-            .values(lease_until=from_now(lease), first_sent_at=func.coalesce(claim.c.first_sent_at, func.now()))
-        )
+        await connection.execute(update(claim).where(claim.c.id == claim_id).values(lease_until=from_now(lease)))
     return before
+
+
+async def note_call(connection: AsyncConnection, claim_id: UUID) -> None:
+    """Resend may know the claim's key from now on: nobody can be taken out of it any more."""
+    await connection.execute(
+        update(claim)
+        .where(claim.c.id == claim_id)
+        .values(first_sent_at=func.coalesce(claim.c.first_sent_at, func.now()), last_sent_at=func.now())
+    )
 
 
 async def nothing_was_done(connection: AsyncConnection, claim_id: UUID) -> None:
     """Resend's only answer to this key was a refusal, so it does not count as handed over."""
-    await connection.execute(update(claim).where(claim.c.id == claim_id).values(first_sent_at=None))
+    await connection.execute(update(claim).where(claim.c.id == claim_id).values(first_sent_at=None, last_sent_at=None))
 
 
 async def postpone(connection: AsyncConnection, claim_id: UUID, seconds: float) -> None:

@@ -171,6 +171,7 @@ claim = Table(
     Column("flow_run_id", Uuid, comment="the Prefect run that holds the lease"),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("first_sent_at", Moment, comment="when Resend first saw the key; it forgets it after 24 h"),
+    Column("last_sent_at", Moment, comment="when Resend was last called with the key"),
     Column("settled_at", Moment),
     Index("ix_claim_open", "lease_until", postgresql_where=text("settled_at IS NULL")),
 )
