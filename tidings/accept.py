@@ -50,10 +50,11 @@ def arrival(
     now: datetime,
     testing_minute: float | None,
     quotas: tuple[Quota, ...] = (),
+    signed_id: str | None = None,
 ) -> Arrival:
     """A validated body as an event. `key` is the sender's own event id, when it sent one in a header.
 
-    `quotas` are what a sender that nobody knows is counted against.
+    `quotas` are what a sender that nobody knows is counted against; `signed_id` is Arrival's.
     """
     theirs = key or payload.event_key()
     return Arrival(
@@ -72,6 +73,7 @@ def arrival(
         facts=payload.facts(),
         quotas=quotas,
         repeatable=theirs is None and not payload.whole,
+        signed_id=signed_id,
     )
 
 

@@ -266,6 +266,8 @@ class Arrival:
     quotas: tuple[Quota, ...] = ()
     #: Whether a contact may say the very same again: its key is a digest, and nothing in it is the sender's own time.
     repeatable: bool = False
+    #: A digest of the id that it was signed with, where no route is signed: it comes in by one alone.
+    signed_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +282,8 @@ class Receipt:
     dispatch_id: UUID | None
     #: Set when it was not stored, because its sender has to wait.
     over: Over | None = None
+    #: Set when it was not stored, because its signed id has come in by this other route before.
+    elsewhere: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ event = Table(
     Column("dispatched_at", Moment),
     Column("handled_at", Moment),
     Column("origin", Text, comment="null: its sender posted it; else the service whose own list it was found in"),
+    Column("signed_id", Text, comment="digest of the id it was signed with, where no route is signed: good for one"),
     UniqueConstraint("source", "key"),
     Index("ix_event_waiting", "received_at", postgresql_where=text("state IN ('accepted', 'dispatched')")),
     Index("ix_event_dispatch_id", "dispatch_id"),
@@ -87,6 +88,7 @@ event = Table(
     Index("ix_event_received_at", "received_at"),
     Index("ix_event_state_received_at", "state", "received_at"),
     Index("ix_event_contact_id", "contact_id"),
+    Index("ix_event_signed_id", "signed_id", postgresql_where=text("signed_id IS NOT NULL")),
 )
 
 booking = Table(

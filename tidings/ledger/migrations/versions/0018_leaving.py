@@ -1,4 +1,4 @@
-"""When Resend was last called with a claim's key"""
+"""When Resend was last called with a claim's key, and ids that are signed for one route"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,17 @@ def upgrade() -> None:
     )
     # Of calls before this nobody knows better.
     op.execute("UPDATE claim SET last_sent_at = now() WHERE settled_at IS NULL AND first_sent_at IS NOT NULL")
+    op.add_column(
+        "event",
+        sa.Column(
+            "signed_id",
+            sa.Text(),
+            comment="digest of the id it was signed with, where no route is signed: good for one",
+        ),
+    )
+    op.create_index("ix_event_signed_id", "event", ["signed_id"], postgresql_where=sa.text("signed_id IS NOT NULL"))
 
 
 def downgrade() -> None:
+    op.drop_column("event", "signed_id")
     op.drop_column("claim", "last_sent_at")
