@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import SecretStr
 from svix.webhooks import Webhook
-from web_client import ADMIN, SECRET, TOKEN, Web
+from web_client import ADMIN, BEFORE, SECRET, TOKEN, Web
 from worlds import address, now
 
 from tidings.ledger import inbox, mails
@@ -122,13 +122,13 @@ def report(kind: str = "email.delivered", **data: Any) -> bytes:
     return json.dumps({"type": kind, "created_at": "2026-12-01T15:00:00Z", "data": {"email_id": "e1", **data}}).encode()
 
 
-def signed(body: bytes, *, svix_id: str = "msg_1", at: datetime | None = None) -> dict[str, str]:
+def signed(body: bytes, *, svix_id: str = "msg_1", at: datetime | None = None, secret: str = SECRET) -> dict[str, str]:
     at = at or datetime.now(UTC)
     return {
         "content-type": "application/json",
         "svix-id": svix_id,
         "svix-timestamp": str(int(at.timestamp())),
-        "svix-signature": Webhook(SECRET).sign(svix_id, at, body.decode()),
+        "svix-signature": Webhook(secret).sign(svix_id, at, body.decode()),
     }
 
 
@@ -181,6 +181,17 @@ async def test_f20_a_report_that_resend_did_not_sign__is_a_401_and_changes_nothi
     assert answer.status_code == 401
     assert "RESEND_WEBHOOK_SECRET" in answer.json()["detail"]
     assert await states(web) == {"nurture": "sent"}
+
+
+@pytest.mark.parametrize("secret", [SECRET, BEFORE])
+async def test_a_report__is_known_by_any_of_the_secrets_while_one_is_replaced(web: Web, secret: str) -> None:
+    await sent_mail(web)
+    body = report()
+
+    answer = await web.http.post("/webhook/resend", content=body, headers=signed(body, secret=secret))
+
+    assert answer.status_code == 200, answer.text
+    assert await states(web) == {"nurture": "delivered"}
 
 
 async def test_f20_a_report_without_any_signature__is_a_401(web: Web) -> None:
