@@ -80,6 +80,15 @@ GROUP BY w.campaign, w.sequence, w.key
 RowOrNone = Any
 
 
+async def lock_messages(connection: AsyncConnection, *which: Any) -> list[UUID]:
+    """Lock the messages that fit, in the order of their ids and before their enrolments; returns their ids.
+
+    Whoever changes several messages that others may change too locks them so: then nobody waits in a circle.
+    """
+    rows = await connection.execute(select(message.c.id).where(*which).order_by(message.c.id).with_for_update())
+    return list(rows.scalars().all())
+
+
 def from_now(seconds: float) -> Any:
     """A moment from now by the database's clock: workers' own clocks may differ."""
     return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
@@ -162,6 +171,7 @@ async def release(
     connection: AsyncConnection, enrolment_id: UUID, times: Mapping[int, tuple[datetime, datetime]], now: datetime
 ) -> None:
     """Let an enrolment's held mails wait for their time: (due, slot) by position."""
+    await lock_messages(connection, message.c.enrolment_id == enrolment_id)
     await connection.execute(
         update(message)
         .where(message.c.enrolment_id == enrolment_id, message.c.position == bindparam("m_position"))
@@ -253,6 +263,7 @@ async def move(connection: AsyncConnection, moves: Mapping[UUID, Plan], now: dat
     """
     ordered = sorted(moves.items())
     untold = await _lock_untold(connection, list(moves)) if moves else []
+    await lock_messages(connection, message.c.enrolment_id.in_(list(moves)))
     for enrolment_id, plan in ordered:
         await _move_messages(connection, enrolment_id, plan, untold, now)
     for enrolment_id, plan in ordered:
@@ -372,9 +383,12 @@ async def name_run(connection: AsyncConnection, slot: Slot, flow_run_id: UUID) -
 
 async def cancel_run(connection: AsyncConnection, flow_run_id: UUID, reason: str, now: datetime) -> int:
     """Cancel the mails of a Prefect run that a person cancelled; returns how many."""
+    ids = await lock_messages(
+        connection, message.c.flow_run_id == flow_run_id, message.c.state == MessageState.SCHEDULED
+    )
     rows = await connection.execute(
         update(message)
-        .where(message.c.flow_run_id == flow_run_id, message.c.state == MessageState.SCHEDULED)
+        .where(message.c.id.in_(ids))
         .values(state=MessageState.CANCELLED, reason=reason, updated_at=now)
         .returning(message.c.id, message.c.enrolment_id)
     )
@@ -571,9 +585,7 @@ async def settle_sent(connection: AsyncConnection, claim_id: UUID, provider_ids:
     if not provider_ids:
         return
     # Reports of Resend's lock a message and then its enrolment; so all messages are locked before any enrolment is.
-    await connection.execute(
-        select(message.c.id).where(message.c.claim_id == claim_id).order_by(message.c.id).with_for_update()
-    )
+    await lock_messages(connection, message.c.claim_id == claim_id)
     await connection.execute(
         update(message)
         .where(message.c.id == bindparam("m_id"), message.c.claim_id == claim_id)
@@ -893,6 +905,7 @@ async def cancel(connection: AsyncConnection, ids: Sequence[UUID], reason: str, 
 
 
 async def _change(connection: AsyncConnection, ids: Sequence[UUID], values: dict[str, Any], now: datetime) -> None:
+    await lock_messages(connection, message.c.id.in_(ids))
     rows = await connection.execute(
         update(message).where(message.c.id.in_(ids)).values(**values, updated_at=now).returning(message.c.enrolment_id)
     )

@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tidings.ledger.mails import in_order
+from tidings.ledger.mails import in_order, lock_messages
 from tidings.ledger.tables import contact, enrolment, event, message, suppression
 from tidings.model import MessageState
 
@@ -132,10 +132,10 @@ async def _skip_waiting(
     theirs = select(enrolment.c.id).where(enrolment.c.contact_id == contact_id)
     if sequence is not None:
         theirs = theirs.where(enrolment.c.sequence == sequence)
+    waiting = message.c.state.in_([MessageState.SCHEDULED, MessageState.HELD])
+    ids = await lock_messages(connection, message.c.enrolment_id.in_(theirs), waiting)
     await connection.execute(
-        update(message)
-        .where(message.c.enrolment_id.in_(theirs), message.c.state.in_([MessageState.SCHEDULED, MessageState.HELD]))
-        .values(state=MessageState.SKIPPED, reason=reason, updated_at=now)
+        update(message).where(message.c.id.in_(ids)).values(state=MessageState.SKIPPED, reason=reason, updated_at=now)
     )
     await connection.execute(update(enrolment).where(enrolment.c.id.in_(in_order(theirs))).values(updated_at=now))
 
