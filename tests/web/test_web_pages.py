@@ -15,7 +15,7 @@ from svix.webhooks import Webhook
 from web_client import ADMIN, BEFORE, SECRET, TOKEN, Web
 from worlds import address, now
 
-from tidings.ledger import inbox, mails
+from tidings.ledger import inbox, mails, permission
 from tidings.model import MessageState, Plan, PlannedMessage
 from tidings.readiness import CHECKS
 
@@ -91,6 +91,24 @@ async def test_f18_only_this_series__leaves_the_others(web: Web) -> None:
     await web.http.post(link(web, first), data={"scope": "series"})
 
     assert await states(web) == {"nurture": "skipped", "noshow": "scheduled"}
+
+
+async def test_f18_only_this_series__leaves_the_series_of_the_same_name_in_another_campaign(web: Web) -> None:
+    first, other = await enrolled(web, ("nurture", "noshow"))
+    async with web.ledger.transaction() as connection:
+        for table, key in (("enrolment", "id"), ("message", "enrolment_id")):
+            change = f"UPDATE {table} SET campaign = 'winter', sequence = 'nurture' WHERE {key} = $1"
+            await connection.exec_driver_sql(change, (other,))
+
+    await web.http.post(link(web, first), data={"scope": "series"})
+
+    rows = await web.rows("SELECT id, campaign, state FROM message ORDER BY campaign")
+    assert [(r.campaign, r.state) for r in rows] == [("christmas", "skipped"), ("winter", "scheduled")]
+    async with web.ledger.reading() as connection:
+        for name, reasons in (("christmas", 1), ("winter", 0)):
+            campaign = replace(web.app.state.parts.campaigns["christmas"], name=name)
+            ids = [r.id for r in rows if r.campaign == name]
+            assert len(await permission.stopped(connection, campaign, ids)) == reasons
 
 
 async def test_f18_leaving_twice__is_fine(web: Web) -> None:

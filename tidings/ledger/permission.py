@@ -61,6 +61,7 @@ SELECT * FROM (
         (SELECT s.reason FROM suppression s
          WHERE s.contact_id = w.contact_id AND s.lifted_at IS NULL AND (s.until IS NULL OR s.until > now())
            AND (s.sequence IS NULL OR s.sequence = w.sequence)
+           AND (s.campaign IS NULL OR s.campaign = :campaign)
          ORDER BY s.created_at LIMIT 1),
         CASE WHEN c.consent IS FALSE AND w.consent_basis IS DISTINCT FROM 'purchase' AND c.consent_at >= w.consent_at
              THEN :withdrawn END,

@@ -239,6 +239,7 @@ suppression = Table(
     Column("id", Uuid, primary_key=True),
     Column("contact_id", Uuid, ForeignKey("contact.id"), nullable=False),
     Column("sequence", Text, comment="only this series; null: everything"),
+    Column("campaign", Text, comment="only this campaign's series of that name; null: of all"),
     Column("reason", Text, nullable=False),
     Column("source", Text, nullable=False, comment="who or what said so: link, resend, operator"),
     Column("created_at", Moment, nullable=False),

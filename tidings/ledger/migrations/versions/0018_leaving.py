@@ -1,4 +1,4 @@
-"""When Resend was last called with a claim's key, and ids that are signed for one route"""
+"""When Resend was last called with a claim's key, ids that are signed for one route, and series of one campaign"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,8 +23,13 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_event_signed_id", "event", ["signed_id"], postgresql_where=sa.text("signed_id IS NOT NULL"))
+    op.add_column(
+        "suppression",
+        sa.Column("campaign", sa.Text(), comment="only this campaign's series of that name; null: of all"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_column("suppression", "campaign")
     op.drop_column("event", "signed_id")
     op.drop_column("claim", "last_sent_at")
