@@ -186,17 +186,11 @@ class Histories(RuleBasedStateMachine):
         who=PEOPLE,
         what=st.sampled_from([("lure", True), ("lure", True), ("lure", False), ("missed", None), ("welcome", None)]),
         again_after=st.sampled_from([None, HOUR, 3 * DAY]),
-        otherwise=st.booleans(),
     )
-    def says_without_an_id(
-        self, who: int, what: tuple[str, bool | None], again_after: timedelta | None, otherwise: bool
-    ) -> None:
-        """A body that its sender gives no id; with `again_after` the very same comes again so much later, with
-        `otherwise` after its contact has said the opposite."""
+    def says_without_an_id(self, who: int, what: tuple[str, bool | None], again_after: timedelta | None) -> None:
+        """A body that its sender gives no id; with `again_after` the very same comes again so much later."""
         self._say(who, *what)
         if again_after is not None:
-            if otherwise and what[1] is not None:
-                self.signs_up(who, "lure", not what[1])
             self.time_passes(again_after)
             self._say(who, *what)
 
@@ -249,12 +243,14 @@ class Histories(RuleBasedStateMachine):
         booked = [(n, k) for n, p in enumerate(self.people) for k in p.bookings]
         if not booked:
             return
-        who, key = booked[pick % len(booked)]
+        self._move(*booked[pick % len(booked)], hours)
+        if handled:
+            self.handlers_run()
+
+    def _move(self, who: int, key: str, hours: float) -> None:
         self._take(who, "moved", key=f"b{who}-{len(self.events)}", old=key, in_hours=hours)
         del self.people[who].bookings[key]
         self.people[who].moved.add(key)
-        if handled:
-            self.handlers_run()
 
     @rule(who=PEOPLE, hours=st.sampled_from([0.5, 12]))
     def is_missed_and_books_again(self, who: int, hours: float) -> None:
@@ -411,6 +407,53 @@ class Histories(RuleBasedStateMachine):
         acts.get(what, lambda: self.signs_up(who, "lure", False))()
         self.time_passes(wait)
         self.mails_are_sent(1)
+
+    @rule(trouble=st.sampled_from(["away", "locked", "broken"]), wait=st.sampled_from([HOUR, 20 * HOUR, 30 * HOUR]))
+    def the_sender_does_nothing_for_a_while(self, trouble: str, wait: timedelta) -> None:
+        who = self._newcomer(consent=True)
+        self.town.sender.trouble = trouble
+        self.mails_are_sent(1)
+        self.time_passes(wait)
+        self.mails_are_sent(1)
+        self.town.sender.trouble = None
+        for _ in range(2):  # where somebody of its claim may not be mailed any more, it gets a new one first
+            self.time_passes(HOUR)
+            self.mails_are_sent(1)
+        if trouble != "broken" or wait < DAY:  # after that only a person can say
+            self._check_got(who, "lure_1")
+
+    @rule(strict=st.booleans())
+    def an_address_is_refused_beside_a_good_one(self, strict: bool) -> None:
+        bad, good = self._newcomer(consent=True), self._newcomer(consent=True)
+        self.town.sender.strict = strict
+        self.town.sender.bad |= {self.people[bad].email}
+        self.turned_bad |= self.town.sender.bad
+        self.mails_are_sent(1)
+        self._check_got(good, "lure_1")
+
+    def _check_got(self, who: int, template: str) -> None:
+        first = self.town.got(self.people[who].email)[:1]
+        assert first == [template], f"{template} did not reach somebody who nothing stood against"
+
+    @rule()
+    def misses_a_call_right_after_signing_up(self) -> None:
+        who = self._newcomer(consent=True)
+        self._take(who, "missed", key="m")
+        self.handlers_run()
+        self.mails_are_sent(1)
+
+    @rule(hours=st.sampled_from([30, 200]))
+    def books_and_moves(self, hours: float) -> None:
+        who = self._newcomer("call", key=f"n{len(self.people)}", in_hours=150)
+        (key,) = self.people[who].bookings
+        self._move(who, key, hours)
+        self.handlers_run()
+
+    @rule(who=PEOPLE, first=st.booleans())
+    def says_the_same_as_before_the_opposite(self, who: int, first: bool) -> None:
+        for consent in (first, not first, first):
+            self._say(who, "lure", consent)
+        self.time_passes(HOUR)
 
     @rule(step=st.sampled_from([31 * DAY, 40 * DAY]))
     def is_asked_twice_and_answers_both(self, step: timedelta) -> None:
