@@ -432,8 +432,8 @@ class Histories(RuleBasedStateMachine):
         self._check_got(good, "lure_1")
 
     def _check_got(self, who: int, template: str) -> None:
-        first = self.town.got(self.people[who].email)[:1]
-        assert first == [template], f"{template} did not reach somebody who nothing stood against"
+        got = self.town.got(self.people[who].email)
+        assert template in got, f"{template} did not reach somebody who nothing stood against"
 
     @rule()
     def misses_a_call_right_after_signing_up(self) -> None:
