@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from tidings.errors import KeyReused, OutcomeUnknown, Refused, RetryLater
+from tidings.errors import KeyReused, MessageRefused, OutcomeUnknown, Refused, RetryLater
 from tidings.model import Slot, Template, UnderWay
 
 
@@ -108,6 +108,8 @@ class FakeRuns:
             raise RetryLater("Prefect", "cannot be reached", retry_after=2.0)
 
 
+#: What Resend says to an address that it does not like.
+REFUSED = "there is no such address"
 #: How long Resend remembers an idempotency key.
 REMEMBERED = timedelta(hours=24)
 
@@ -130,23 +132,34 @@ class FakeMail:
 class FakeSender:
     """Resend in memory, with its promise that a key names one call, for 24 hours."""
 
-    #: None: it works. "away": it does nothing and says so. "lost": it works, and its answer is lost.
+    #: None: it works. "away": it does nothing and says so. "broken": it does nothing, and answers no request with
+    #: anything that says so. "lost": it works, and its answer is lost. "locked": it refuses our key.
     trouble: str | None = None
+    #: Addresses that it refuses: each by itself, or (`strict`) with all that is in the same call.
+    bad: set[str] = field(default_factory=set)
+    strict: bool = False
+    #: What its list says of these mails comes so much later than they leave; None: the key may not read the list.
+    list_lag: timedelta | None = timedelta(minutes=5)
     #: Every mail that has left, in order; `on_mail` is told of each in the moment that it leaves.
     mails: list[FakeMail] = field(default_factory=list)
     on_mail: Callable[[FakeMail], None] = lambda mail: None
+    #: Done when it has taken mails, before it answers.
+    before_answer: Callable[[], Awaitable[None]] | None = None
     rate_limit: float | None = None
-    _known: dict[str, tuple[datetime, str, list[str]]] = field(default_factory=dict)
+    _known: dict[str, tuple[datetime, str, list[str | Refused]]] = field(default_factory=dict)
 
     async def send(self, payloads: Sequence[Mapping[str, Any]], key: str) -> list[str | Refused]:
-        if self.trouble == "away":
-            raise RetryLater("Resend", "asks to come again", status=429, retry_after=0.0)
+        self._reach()
         now = datetime.now(UTC)
         content = json.dumps(list(payloads))
         at, before, ids = self._known.get(key, (now - REMEMBERED, content, []))
         if now - at >= REMEMBERED:
-            ids = [self._leaves(payload, now).id for payload in payloads]
+            if any(self._is_bad(p) for p in payloads) and (self.strict or len(payloads) == 1):
+                raise self._refusal()
+            ids = [self._refusal() if self._is_bad(p) else self._leaves(p, now).id for p in payloads]
             self._known[key] = (now, content, ids)
+            if self.before_answer:
+                await self.before_answer()
         elif before != content:
             raise KeyReused("Resend", "the key is known with another content", status=409)
         if self.trouble == "lost":
@@ -154,7 +167,25 @@ class FakeSender:
         return list(ids)
 
     async def sent_since(self, since: datetime) -> list[Mapping[str, Any]]:
-        return [{"id": m.id, "to": [m.to], "subject": m.subject} for m in self.mails if m.at >= since]
+        self._reach()
+        if self.list_lag is None:
+            raise Refused("Resend", "the key may only send", status=401, code="restricted_api_key")
+        listed = [m for m in self.mails if since <= m.at <= datetime.now(UTC) - self.list_lag]
+        return [{"id": m.id, "to": [m.to], "subject": m.subject} for m in listed]
+
+    def _is_bad(self, payload: Mapping[str, Any]) -> bool:
+        return payload["to"][0] in self.bad
+
+    def _refusal(self) -> Refused:
+        return MessageRefused("Resend", REFUSED, status=422)
+
+    def _reach(self) -> None:
+        if self.trouble == "away":
+            raise RetryLater("Resend", "asks to come again", status=429, retry_after=0.0)
+        if self.trouble == "locked":
+            raise Refused("Resend", "the API key is not valid", status=401, code="invalid_api_key")
+        if self.trouble == "broken":
+            raise OutcomeUnknown("Resend", "is broken", status=500)
 
     def age(self, by: timedelta) -> None:
         """As if this much time had passed since all that has happened."""

@@ -47,9 +47,10 @@ def _docusign(raw: bytes, secret: str, at: float) -> dict[str, str]:
 
 def _standard(raw: bytes, secret: str, at: float) -> dict[str, str]:
     key = base64.b64decode(secret.removeprefix("whsec_"))
-    digest = base64.b64encode(_hmac(key, f"msg_1.{int(at)}.".encode() + raw)).decode()
+    own = f"msg_{hashlib.sha256(raw).hexdigest()[:16]}"
+    digest = base64.b64encode(_hmac(key, f"{own}.{int(at)}.".encode() + raw)).decode()
     signatures = f"v1,{base64.b64encode(bytes(32)).decode()} v1,{digest}"
-    return {"webhook-id": "msg_1", "webhook-timestamp": str(int(at)), "webhook-signature": signatures}
+    return {"webhook-id": own, "webhook-timestamp": str(int(at)), "webhook-signature": signatures}
 
 
 SIGNERS: dict[str, Callable[[bytes, str, float], dict[str, str]]] = {

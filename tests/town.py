@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from fakes import FakeCopy, FakeMail, FakeSender
-from pydantic import EmailStr
+from pydantic import AwareDatetime, EmailStr
 from sqlalchemy import text
 from worlds import IDENTITY, LINKS
 
@@ -19,11 +20,13 @@ from tidings.campaign import ALWAYS, Campaign, Campaigns, Exit, Payload, Sequenc
 from tidings.confirm import confirm
 from tidings.deliver import Delivery, Selection, Sent, send_next
 from tidings.enrol import Enrolled, enrol
-from tidings.errors import OutcomeUnknown, RetryLater
+from tidings.errors import OutcomeUnknown, Refused, RetryLater
 from tidings.ledger import Ledger, inbox, people
 from tidings.ledger.tables import metadata
 from tidings.model import (
     CALLED_OFF,
+    MOVED,
+    Arrival,
     Basis,
     BookingFact,
     BookingState,
@@ -38,6 +41,8 @@ from tidings.model import (
 )
 from tidings.outcome import take_reports
 
+#: In the place of a sender's id: it sends none, and equal bodies are told apart by what was said meanwhile.
+ANONYMOUS = "no id"
 BOOKED = "the contact has booked"
 PAID = "the contact has paid"
 
@@ -81,15 +86,30 @@ class Signup(Body):
 class Call(Body):
     #: Counted from when the webhook came in, so that it keeps its place when time passes.
     in_hours: float
+    #: The same as a moment, by which the calendar itself knows it.
+    starts: AwareDatetime | None = None
 
     def facts(self) -> tuple[Fact, ...]:
-        return (BookingFact(f"town:{self.key}", BookingState.BOOKED, None),)
+        return (BookingFact(f"town:{self.key}", BookingState.BOOKED, None, self.starts),)
 
     def booking(self) -> str | None:
         return f"town:{self.key}"
 
     def anchor(self, received_at: datetime) -> datetime:
         return received_at + timedelta(hours=self.in_hours)
+
+
+class MovedCall(Call):
+    """A call that has taken the place of another one, as both calendars tell it."""
+
+    old: str
+
+    def facts(self) -> tuple[Fact, ...]:
+        moved = BookingFact(f"town:{self.old}", BookingState.MOVED, None, ends={"call": MOVED})
+        return (*super().facts(), moved)
+
+    def follows(self) -> str | None:
+        return f"town:{self.old}"
 
 
 class CallOff(Body):
@@ -134,6 +154,7 @@ TOWN = Campaign(
     webhooks=(
         _webhook("club", Signup), _webhook("lure", Signup), _webhook("missed", Body), _webhook("maybe", Body),
         _webhook("call", Call), _webhook("welcome", Payment), _webhook("off", CallOff, "call"),
+        _webhook("moved", MovedCall, "call"),
     ),
 )  # fmt: skip
 CAMPAIGNS = Campaigns([TOWN])
@@ -156,15 +177,24 @@ class Town:
     # -- what happens --------------------------------------------------------------------------------------------
 
     async def take(self, path: str, email: str, *, event: str | None = None, **body: Any) -> UUID:
-        """A webhook comes in; `event` is the sender's own id of it, for repeats."""
-        webhook = TOWN.webhook(path)
+        """A webhook comes in; `event` is the sender's own id of it, for repeats. ANONYMOUS: it has none."""
+        (event_id,) = await self.take_together(self.arrival(path, email, event=event, **body))
+        return event_id
+
+    def arrival(self, path: str, email: str, *, event: str | None = None, **body: Any) -> Arrival:
+        webhook, at = TOWN.webhook(path), now()
         given = {"email": email, **body}
+        if "in_hours" in body:
+            given["starts"] = at + timedelta(hours=body["in_hours"])
         payload = webhook.payload.model_validate(given)
         raw = json.dumps(given, default=str)
-        one = arrival(TOWN, webhook, payload, body=raw, key=event or str(uuid4()), now=now(), testing_minute=None)
+        key = None if event == ANONYMOUS else event or str(uuid4())
+        return arrival(TOWN, webhook, payload, body=raw, key=key, now=at, testing_minute=None)
+
+    async def take_together(self, *arrivals: Arrival) -> list[UUID]:
+        """Webhooks that one commit stores."""
         async with self.ledger.transaction() as connection:
-            (receipt,) = await inbox.accept(connection, [one])
-        return receipt.event_id
+            return [receipt.event_id for receipt in await inbox.accept(connection, arrivals)]
 
     async def handle(self, event_id: UUID) -> Enrolled:
         """The handler run of an event, up to its first mails."""
@@ -182,14 +212,16 @@ class Town:
         while True:
             try:
                 done = await send_next(self.delivery, Selection("town", now()), run)
-            except (RetryLater, OutcomeUnknown):
+            except (RetryLater, OutcomeUnknown, Refused):
                 return total
             if done is None:
                 return total
             total.add(done)
 
-    async def report(self, mail: FakeMail, kind: str, *, svix_id: str | None = None, **given: Any) -> bool:
-        """Resend reports on a mail."""
+    async def report(
+        self, mail: FakeMail, kind: str, *, svix_id: str | None = None, tagged: bool = True, **given: Any
+    ) -> bool:
+        """Resend reports on a mail; without our tags it is known by Resend's id alone."""
         states = {"delivered": MessageState.DELIVERED, "bounced": MessageState.BOUNCED,
                   "complained": MessageState.COMPLAINED, "sent": MessageState.SENT,
                   "failed": MessageState.FAILED}  # fmt: skip
@@ -202,10 +234,10 @@ class Town:
             state=None if severity is Severity.SOFT else states.get(kind),
             at=given.pop("at", now()),
             reason=None,
-            message_id=UUID(mail.tag("message")),
+            message_id=UUID(mail.tag("message")) if tagged else None,
             severity=severity,
         )
-        return (await take_reports(self.ledger, [(report, "{}")], now()))[0]
+        return (await take_reports(self.ledger, [(report, "{}")], given.pop("now", None) or now()))[0]
 
     async def confirm(self, mail: FakeMail) -> bool:
         """The contact clicks in the mail that asks."""
@@ -255,5 +287,17 @@ class Town:
         return [mail.tag("template") for mail in self.sender.mails if mail.to == email]
 
 
-def tags(mail: FakeMail) -> Mapping[str, str]:
-    return {tag["name"]: tag["value"] for tag in mail.payload["tags"]}
+class Meanwhile:
+    """Turns at the sender that are waited for: `act` happens once, while the mails of a claim are made already."""
+
+    def __init__(self) -> None:
+        self.act: Callable[[], None] | None = None
+        self._lock = asyncio.Lock()
+
+    async def turn(self) -> None:
+        async with self._lock:  # nobody's turn comes before it has happened
+            act, self.act = self.act, None
+            if act:
+                await asyncio.to_thread(act)
+
+    async def learn(self, rate: float | None) -> None: ...

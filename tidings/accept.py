@@ -51,11 +51,12 @@ def arrival(
     testing_minute: float | None,
     quotas: tuple[Quota, ...] = (),
     origin: str | None = None,
+    signed_id: str | None = None,
 ) -> Arrival:
     """A validated body as an event. `key` is the sender's own event id, when it sent one in a header.
 
-    `quotas` are what a sender that nobody knows is counted against. `origin` is the service whose list it was found
-    in, when its sender has not posted it.
+    `quotas` are what a sender that nobody knows is counted against; `signed_id` is Arrival's. `origin` is the service
+    whose list it was found in, when its sender has not posted it.
     """
     theirs = key or payload.event_key()
     return Arrival(
@@ -75,6 +76,7 @@ def arrival(
         quotas=quotas,
         repeatable=theirs is None and not payload.whole,
         origin=origin,
+        signed_id=signed_id,
     )
 
 

@@ -59,6 +59,11 @@ class Payload(BaseModel, ABC):
     def enrolment_key(self) -> str:
         """What makes this enrolment the same as another: a contact, a booking, a payment."""
 
+    def says_which(self) -> bool:
+        """Whether its key says which call, booking or payment it is about. Where it does not, a further one is taken
+        for the same while the sequence of the last runs, and for another after its end."""
+        return True
+
     #: Two bodies without a sender's id are the same event when all is equal that the sender said, also what is not
     #: understood here; else when all is equal that is.
     whole: ClassVar[bool] = False

@@ -19,7 +19,7 @@ from tidings.ledger import Ledger, mails, outcomes, permission
 from tidings.ledger.mails import Claim, ClaimedMessage
 from tidings.logs import tell
 from tidings.model import ASKING, MessageState, Template
-from tidings.ports import Copy, Sender, Turns
+from tidings.ports import LISTED_MOST, Copy, Sender, Turns
 from tidings.render import one_line, render
 from tidings.unsubscribe import CONFIRM, Links
 
@@ -34,6 +34,10 @@ PATIENCE = 60.0
 REFUSED_PAUSE = 60.0
 #: By how much Resend's clock and the ledger's may differ.
 CLOCKS = timedelta(minutes=5)
+#: So long after a call Resend's list is believed to have all that it took. Resend names no time; the same clocks
+#: are in this too.
+LISTED_AFTER = timedelta(minutes=10)
+BY_HAND = "to send it all the same: tidings messages retry --may-be-sent-twice"
 
 
 @dataclass(frozen=True)
@@ -225,8 +229,12 @@ class Delivery:
         done = Sent()
         async with self.ledger.transaction() as connection:
             held = await mails.renew(connection, claim.id, self.lease, run_id)
-            if held is not None and held.first_sent_at is None:
+            told = held is not None and held.first_sent_at is not None
+            if held is not None and not told:
                 claim, done = await self._last_look(connection, claim)
+            left = await self._left(connection, claim) if told else {}
+            if held is not None and not left:
+                await mails.note_call(connection, claim.id)
         if held is None:
             log.warning("claim.lost", extra={"claim_id": str(claim.id)})
             return Sent()
@@ -235,6 +243,8 @@ class Delivery:
             return done
         if _expired(held.first_sent_at):
             return await self._give_up(claim, held.first_sent_at)
+        if left:
+            return await self._take_apart(claim, held, left)
         done.add(await self._send(claim, held, run_id))
         return done
 
@@ -246,6 +256,10 @@ class Delivery:
         _tell(claim, "message.skipped", stopped)
         done = Sent(skipped=dict(Counter(stopped.values())))
         return replace(claim, messages=tuple(m for m in claim.messages if m.id not in stopped)), done
+
+    async def _left(self, connection: AsyncConnection, claim: Claim) -> dict[UUID, str]:
+        """Who may not be mailed any more of those that Resend has not reported on."""
+        return await self._stopped(connection, claim, [m for m in claim.messages if m.provider_id is None])
 
     async def _send(self, claim: Claim, held: mails.RowOrNone, run_id: UUID | None) -> Sent:
         """The call to Resend, and what follows from its answer."""
@@ -322,11 +336,23 @@ class Delivery:
 
     async def _give_up(self, claim: Claim, first_sent_at: datetime) -> Sent:
         """Too late for a repeat. What Resend's own list has was sent; the rest waits for a person."""
+        found, _ = await self._settle_listed(claim, first_sent_at)
+        rest = tuple(m for m in claim.messages if m.id not in found)
+        hours = int(KEY_LIFETIME.total_seconds() // 3600)
+        reason = (
+            f"handed to Resend more than {hours} h ago without an answer, and not found in Resend's list; {BY_HAND}"
+        )
+        done = await self._settle_all(replace(claim, messages=rest), MessageState.UNKNOWN, reason)
+        done.add(Sent(sent=len(found)))
+        return done
+
+    async def _settle_listed(self, claim: Claim, first_sent_at: datetime) -> tuple[dict[UUID, str], bool]:
+        """Settle what Resend's own list has of a claim; returns that, and whether the list could have had it all."""
         try:
             listed = await self.sender.sent_since(first_sent_at - CLOCKS)
         except Refused as error:  # a key that may only send cannot read the list
             log.warning("resend.list_refused", extra={"claim_id": str(claim.id), "error": str(error)})
-            listed = []
+            return {}, False
         async with self.ledger.transaction() as connection:
             known = await mails.known_ids(connection, [str(mail["id"]) for mail in listed])
         found = _match(claim, [mail for mail in listed if mail["id"] not in known])
@@ -334,14 +360,43 @@ class Delivery:
             async with self.ledger.transaction() as connection:
                 await mails.settle_sent(connection, claim.id, found)
                 await outcomes.catch_up(connection, list(found.values()), datetime.now(UTC))
-        rest = tuple(m for m in claim.messages if m.id not in found)
-        hours = int(KEY_LIFETIME.total_seconds() // 3600)
-        reason = (
-            f"handed to Resend more than {hours} h ago without an answer, and not found in Resend's list; "
-            f"to send it all the same: tidings messages retry --may-be-sent-twice"
-        )
-        done = await self._settle_all(replace(claim, messages=rest), MessageState.UNKNOWN, reason)
-        done.add(Sent(sent=len(found)))
+        return found, len(listed) < LISTED_MOST
+
+    async def _take_apart(self, claim: Claim, held: mails.RowOrNone, left: Mapping[UUID, str]) -> Sent:
+        """Some may not be mailed any more since a call without an answer. A repeat could be what mails them, and no
+        other content may be sent under the same key, so Resend's list decides (docs/decisions/0019)."""
+        wait = (held.last_sent_at or held.first_sent_at) + LISTED_AFTER - datetime.now(UTC)
+        if wait > timedelta(0):
+            log.warning("claim.waits_for_list", extra={"claim_id": str(claim.id), "left": len(left)})
+            await self.leave(claim, wait.total_seconds())
+            return Sent()
+        found, complete = await self._settle_listed(claim, held.first_sent_at)
+        rest = tuple(m for m in claim.messages if m.id not in found and m.provider_id is None)
+        if len(rest) < len(claim.messages) or not complete:
+            done = await self._leave_to_a_person(replace(claim, messages=rest), left)
+            done.add(Sent(sent=len(found)))
+            return done
+        async with self.ledger.transaction() as connection:
+            for message_id, why in left.items():
+                await mails.settle_messages(connection, claim.id, [message_id], MessageState.SKIPPED, why)
+            stays = [m.id for m in rest if m.id not in left]
+            await mails.put_back(connection, stays, "Resend has taken nothing of the call that it did not answer")
+            await mails.close_claim(connection, claim.id)
+        return Sent(skipped=dict(Counter(left.values())))
+
+    async def _leave_to_a_person(self, claim: Claim, left: Mapping[UUID, str]) -> Sent:
+        """Nobody can say whether these were sent, and a repeat could mail who left."""
+        other = "a repeat could have mailed somebody who may not be mailed any more"
+        done = Sent()
+        async with self.ledger.transaction() as connection:
+            for message in claim.messages:
+                reason = (
+                    f"handed to Resend without an answer, and not found in Resend's list; meanwhile: "
+                    f"{left.get(message.id, other)}; {BY_HAND}"
+                )
+                await mails.settle_messages(connection, claim.id, [message.id], MessageState.UNKNOWN, reason)
+                done.add(Sent(failed={reason: 1}))
+            await mails.close_claim(connection, claim.id)
         return done
 
     async def _settle_all(self, claim: Claim, state: MessageState, reason: str) -> Sent:

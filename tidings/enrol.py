@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from tidings.campaign import Campaign, Campaigns, Payload
+from tidings.campaign import ALWAYS, Campaign, Campaigns, Payload
 from tidings.campaign import Sequence as MailSequence
 from tidings.consent import evidence
 from tidings.errors import CopyError
@@ -222,12 +222,17 @@ def _plan(
         testing_minute=event.testing_minute,
         messages=tuple(plan_messages(sequence, payload, event, now)),
         consent=_consent(payload, sequence, event),
-        again_after=sequence.again_after,
+        again_after=_again_after(sequence, payload),
         booking=about,
         follows=payload.follows(),
         said_at=next(iter(said), None) or event.received_at,
         counts_milestones=payload.counts_milestones(),
     )
+
+
+def _again_after(sequence: MailSequence, payload: Payload) -> timedelta | None:
+    """How long after its end the sequence may be entered again under the same key; None: never."""
+    return sequence.again_after if payload.says_which() or sequence.again_after is not None else ALWAYS
 
 
 def _consent(payload: Payload, sequence: MailSequence, event: Event) -> Consent:

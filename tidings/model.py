@@ -276,6 +276,8 @@ class Arrival:
     repeatable: bool = False
     #: The service whose own list it was found in; None: its sender posted it.
     origin: str | None = None
+    #: A digest of the id that it was signed with, where no route is signed: it comes in by one alone.
+    signed_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +315,8 @@ class Receipt:
     dispatch_id: UUID | None
     #: Set when it was not stored, because its sender has to wait.
     over: Over | None = None
+    #: Set when it was not stored, because its signed id has come in by this other route before.
+    elsewhere: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,7 @@ async def consent_proof(ledger: Ledger, email: str) -> dict[str, Any] | None:
         "suppressions": [
             {
                 "of": s.sequence or "everything",
+                "campaign": s.campaign,
                 "reason": s.reason,
                 "source": s.source,
                 "at": _iso(s.created_at),

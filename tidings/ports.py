@@ -80,6 +80,10 @@ class Turns(Protocol):
         ...
 
 
+#: So many mails of its own list a sender tells of at most.
+LISTED_MOST = 5000
+
+
 class Sender(Protocol):
     """Who delivers."""
 
@@ -91,7 +95,10 @@ class Sender(Protocol):
     async def send(self, payloads: Sequence[Mapping[str, Any]], key: str) -> list[str | Refused]: ...
 
     async def sent_since(self, since: datetime) -> list[Mapping[str, Any]]:
-        """What the sender's own list has of mails accepted since then: id, to and subject of each."""
+        """What the sender's own list has of mails accepted since then: id, to and subject of each.
+
+        The newest LISTED_MOST at most. Raises Refused (restricted_api_key) for a key that may only send.
+        """
         ...
 
 

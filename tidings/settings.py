@@ -88,7 +88,8 @@ class Settings(BaseSettings):
     resend_webhook_secret: SecretStr | None = setting(
         None,
         block="resend-webhook-secret",
-        description="Signing secret (whsec_…) of the webhook at Resend that reports deliveries and bounces",
+        description="Signing secret (whsec_…) of the webhook at Resend that reports deliveries and bounces; several "
+        "separated by commas while one is replaced",
     )
     resend_requests_per_second: float = setting(
         2.0,
@@ -258,7 +259,7 @@ class Settings(BaseSettings):
             raise ValueError("must begin with http:// or https://")
         return value.rstrip("/")
 
-    @field_validator("standard_webhook_secrets")
+    @field_validator("standard_webhook_secrets", "resend_webhook_secret")
     @classmethod
     def _base64(cls, value: SecretStr | None) -> SecretStr | None:
         for secret in value.get_secret_value().split(",") if value else ():
@@ -332,9 +333,12 @@ class Settings(BaseSettings):
 
     def secrets_of(self, scheme: Scheme) -> list[str]:
         """Every secret that a sender of this kind may have now: several while one is replaced."""
-        value: SecretStr | None = getattr(self, SECRETS[scheme])
-        listed = value.get_secret_value() if value else ""
-        return [part.strip() for part in listed.split(",") if part.strip()]
+        return _several(getattr(self, SECRETS[scheme]))
+
+    @property
+    def resend_webhook_secrets(self) -> list[str]:
+        """Every secret that Resend may sign its reports with now; none where it is not set."""
+        return _several(self.resend_webhook_secret)
 
     @staticmethod
     def secret_name(scheme: Scheme) -> str:
@@ -375,6 +379,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, dotenv_settings
+
+
+def _several(value: SecretStr | None) -> list[str]:
+    listed = value.get_secret_value() if value else ""
+    return [part.strip() for part in listed.split(",") if part.strip()]
 
 
 def load_settings(blocks: Callable[[list[str]], Mapping[str, str]] | None = None, **given: Any) -> Settings:

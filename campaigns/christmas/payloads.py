@@ -260,6 +260,9 @@ class NoShow(Person):
         booking = self.calendly_event_uri or (self.scheduled_time.isoformat() if self.scheduled_time else "")
         return f"{self.email}|{booking}"
 
+    def says_which(self) -> bool:
+        return bool(self.calendly_event_uri or self.scheduled_time)
+
     def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         return {
             **super().variables(settings, now),
@@ -286,6 +289,9 @@ class Maybe(Person):
 
     def enrolment_key(self) -> str:
         return f"{self.email}|{self.call_date.isoformat() if self.call_date else ''}"
+
+    def says_which(self) -> bool:
+        return self.call_date is not None
 
     def variables(self, settings: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         return {**super().variables(settings, now), "call_date": spoken_date(self.call_date)}

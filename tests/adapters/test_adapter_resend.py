@@ -262,10 +262,21 @@ def signed(body: bytes, at: datetime | None = None, secret: str = SECRET) -> dic
 
 
 def test_a_signed_body__is_trusted() -> None:
-    verify(b'{"type":"x"}', signed(b'{"type":"x"}'), SECRET)
+    verify(b'{"type":"x"}', signed(b'{"type":"x"}'), [SECRET])
 
 
 OTHER = "whsec_" + base64.b64encode(b"o" * 24).decode()
+THIRD = "whsec_" + base64.b64encode(b"t" * 24).decode()
+
+
+@pytest.mark.parametrize("secret", [SECRET, THIRD])
+def test_any_of_several_secrets__is_enough_while_one_is_replaced(secret: str) -> None:
+    verify(b"{}", signed(b"{}", secret=secret), [THIRD, SECRET])
+
+
+def test_without_a_secret__nothing_is_trusted() -> None:
+    with pytest.raises(InvalidSignature):
+        verify(b"{}", signed(b"{}"), [])
 
 
 @pytest.mark.parametrize(
@@ -288,7 +299,7 @@ OTHER = "whsec_" + base64.b64encode(b"o" * 24).decode()
 )
 def test_a_forged_or_old_body__is_refused_with_the_setting(headers: dict[str, str]) -> None:
     with pytest.raises(InvalidSignature, match="check RESEND_WEBHOOK_SECRET"):
-        verify(b"{}", headers, SECRET)
+        verify(b"{}", headers, [SECRET, THIRD])
 
 
 def event(kind: str, **data: Any) -> bytes:

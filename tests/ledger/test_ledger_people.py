@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+from sqlalchemy import text
 from winter import WINTER
 from worlds import World, now
 
@@ -88,3 +90,22 @@ async def test_memory__recalls_the_last_word_until_it_is_forgotten(world: World)
     assert await memory.recall("k") == "two"
     await memory.forget("k")
     assert await memory.recall("k") is None
+
+
+async def test_leaving__waits_for_a_handler_that_skips_the_same_mails_and_neither_is_turned_away(world: World) -> None:
+    """Everybody locks mails by their ids: here the last mail of the contact has the lowest one."""
+    (who,) = await world.enrolled()
+    for position in (1, 2, 3):
+        moved = f"0{4 - position}000000-0000-4000-8000-000000000000"
+        await world.run_sql("UPDATE message SET id = CAST(:id AS uuid) WHERE position = :n", id=moved, n=position)
+    locked = "SELECT id FROM message WHERE position >= :n ORDER BY id FOR UPDATE"
+
+    async with world.ledger.transaction() as handler:
+        await handler.execute(text(locked), {"n": 3})
+        leaving = asyncio.create_task(suppress(world, who))
+        await asyncio.wait([leaving], timeout=0.3)
+        assert not leaving.done()
+        await handler.execute(text(locked), {"n": 1})
+    await leaving
+
+    assert {state for state, _ in await states(world)} == {"skipped"}

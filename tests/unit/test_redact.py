@@ -150,6 +150,7 @@ def test_every_secret_setting__is_known(monkeypatch: pytest.MonkeyPatch) -> None
     required = {n: "1" for n, f in Settings.model_fields.items() if f.is_required() and n not in secret}
     required |= {"sender": "a@b.co", "prefect_api_url": "http://user:url-word@h/api"}
     given["standard_webhook_secrets"] = "whsec_bWFya2VkLXN0YW5kYXJkLXdlYmhvb2s="
+    given["resend_webhook_secret"] = "whsec_bWFya2VkLXJlc2VuZC13ZWJob29rcw=="
     given |= {"webhook_tokens": "marked-one, marked-two", "database_url": "postgresql://u:marked-db@h/x"}
 
     found = Settings(**{**required, **given}, _env_file=None).secrets

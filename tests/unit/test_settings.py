@@ -26,6 +26,7 @@ GOOD = {
     "POSTAL_ADDRESS": "1 Example Street",
     "SECRET_KEY": "k" * 32,
 }
+BLOCK = "whsec_YmxvY2stYmxvY2stYmxvY2s="
 
 
 @pytest.fixture
@@ -181,11 +182,30 @@ def test_secret_blocks__give_optional_settings_too(environ: pytest.MonkeyPatch) 
     environ.delenv("TESTING_MODE", raising=False)
     environ.delenv("RESEND_WEBHOOK_SECRET", raising=False)
 
-    settings = load_settings(lambda names: {"testing-mode": "true", "resend-webhook-secret": "whsec_block"})
+    settings = load_settings(lambda names: {"testing-mode": "true", "resend-webhook-secret": BLOCK})
 
     assert settings.testing_mode is True
-    assert settings.resend_webhook_secret is not None
-    assert settings.resend_webhook_secret.get_secret_value() == "whsec_block"
+    assert settings.resend_webhook_secrets == [BLOCK]
+
+
+@pytest.mark.parametrize("name", ["RESEND_WEBHOOK_SECRET", "STANDARD_WEBHOOK_SECRETS"])
+def test_a_secret_that_could_fit_no_signature__is_refused_at_the_start(environ: pytest.MonkeyPatch, name: str) -> None:
+    environ.setenv(name, f"{BLOCK}, whsec_short")
+
+    with pytest.raises(ConfigError, match=f"{name} must be whsec_"):
+        load_settings()
+
+
+def test_several_secrets_of_resends__are_separated_by_commas(environ: pytest.MonkeyPatch) -> None:
+    environ.setenv("RESEND_WEBHOOK_SECRET", f"{BLOCK}, {BLOCK}")
+
+    assert load_settings().resend_webhook_secrets == [BLOCK, BLOCK]
+
+
+def test_no_secret_of_resends__is_none(environ: pytest.MonkeyPatch) -> None:
+    environ.delenv("RESEND_WEBHOOK_SECRET", raising=False)
+
+    assert load_settings().resend_webhook_secrets == []
 
 
 def test_secret_blocks__never_win_over_the_environment(environ: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from worlds import World, address, now
 from tidings.accept import Intake, answer, digest
 from tidings.accept import arrival as event_of
 from tidings.errors import LedgerUnavailable
-from tidings.ledger import Ledger
+from tidings.ledger import Ledger, inbox
 from tidings.model import Arrival, Receipt
 
 WEBHOOK = WINTER.webhook("winter-hello")
@@ -34,6 +34,38 @@ async def count(world: World, table: str) -> int:
 def again(arrival: Arrival) -> Arrival:
     """The same event as another request brings it."""
     return replace(arrival, id=uuid4(), received_at=now())
+
+
+# -- by one route --------------------------------------------------------------------------------------------
+
+
+def on_two_routes(world: World) -> tuple[Arrival, Arrival]:
+    hello, meeting = world.arrival("winter-hello"), world.arrival("winter-meeting", starts=now())
+    return replace(hello, signed_id="one"), replace(meeting, signed_id="one")
+
+
+async def test_a_signed_id_on_two_routes_in_two_processes__is_stored_by_the_first_alone(world: World) -> None:
+    first, second = on_two_routes(world)
+
+    async with world.ledger.transaction() as connection:
+        (mine,) = await inbox.accept(connection, [first])
+        beside = asyncio.create_task(world.accept(second))
+        await asyncio.wait([beside], timeout=0.3)
+        assert not beside.done()
+    (theirs,) = await beside
+
+    assert (mine.elsewhere, theirs.elsewhere) == (None, "winter-hello")
+    assert [e.id for e in await world.events()] == [first.id]
+    assert await count(world, "contact") == 1
+
+
+async def test_a_signed_id_on_two_routes_in_one_group__is_stored_by_the_first_alone(world: World) -> None:
+    first, second = on_two_routes(world)
+
+    receipts = await world.accept(first, second, again(first))
+
+    assert [r.elsewhere for r in receipts] == [None, "winter-hello", None]
+    assert [e.id for e in await world.events()] == [first.id]
 
 
 # -- once ----------------------------------------------------------------------------------------------------

@@ -398,6 +398,39 @@ async def test_a_key_that_resend_has_forgotten__with_a_key_that_may_only_send(wo
     assert sendings(world) == 1
 
 
+async def test_f18_who_leaves_while_resend_answers_with_500__is_not_mailed_by_the_repeat(world: World) -> None:
+    gone, stays = await world.enrolled(2)
+    world.box.fault("status", service="resend", path="/emails", status=500)
+    with pytest.raises(OutcomeUnknown):
+        await world.send()
+
+    await suppress(world, gone)
+    await world.run_sql(
+        "UPDATE claim SET first_sent_at = now() - interval '1 hour', last_sent_at = now() - interval '1 hour'"
+    )
+    await world.send()
+    await make_due(world)
+    await world.send()
+
+    assert world.mailed() == [stays]
+    assert sorted(m.state for m in await world.messages()) == ["sent", "skipped"]
+
+
+async def test_who_leaves_after_resend_has_taken_the_batch__has_got_it_and_no_second_call_is_made(world: World) -> None:
+    gone, stays = await world.enrolled(2)
+    world.box.fault("work_then_reset", service="resend", path="/emails")
+    with pytest.raises(OutcomeUnknown):
+        await world.send()
+
+    await suppress(world, gone)
+    await world.run_sql("UPDATE claim SET last_sent_at = now() - interval '1 hour'")
+    await world.send()
+
+    assert world.mailed() == sorted([gone, stays])
+    assert {m.state for m in await world.messages()} == {"sent"}
+    assert sendings(world) == 1
+
+
 async def test_a_key_of_less_than_a_day__is_still_good(world: World) -> None:
     (who,) = await world.enrolled()
     world.box.fault("work_then_reset", service="resend", path="/emails")

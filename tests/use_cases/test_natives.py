@@ -273,6 +273,28 @@ async def test_calendlys_no_show__starts_the_recovery(inn: Inn) -> None:
     assert told["reschedule_url"] == "https://calendly.com/reschedulings/EXAMPLE"
 
 
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [("calendly-noshow", {"calendly_event_uri": f"{API}/one"}), ("postcall-maybe", {"call_date": "2026-11-02"})],
+)
+async def test_a_flat_body_that_says_nothing_of_its_call__is_another_one_after_the_end_of_the_last(
+    inn: Inn, path: str, named: dict[str, str]
+) -> None:
+    """It has no key of its own: while the mails of the last run it is taken for the same, and then for another."""
+    now, day = datetime.now(UTC), timedelta(days=1)
+    for body in ({}, named):
+        await inn.post(path, {"email": ANA, **body}, at=now - 40 * day)
+    during = await inn.post(path, {"email": ANA, "first_name": "Ana"}, at=now - 39 * day)
+    await inn.send(now, delivery(inn))
+
+    later = [await inn.post(path, {"email": ANA, **body}, at=now - 20 * day) for body in ({}, named)]
+    again = await inn.post(path, {"email": ANA, "first_name": "Ana"}, at=now - 20 * day)
+
+    assert (len(during.new), [len(each.new) for each in later], len(again.new)) == (0, [1, 0], 0)
+    keys = [row.key for row in await inn.rows("SELECT key FROM enrolment ORDER BY key")]
+    assert sorted(keys) == sorted([f"{ANA}|", f"{ANA}|#2", f"{ANA}|{next(iter(named.values()))}"])
+
+
 async def test_the_flat_and_the_native_no_show__are_one(inn: Inn) -> None:
     await inn.post("calendly-noshow", calendly("invitee_no_show.created", 60))
 

@@ -15,7 +15,7 @@ from fakes import FakeRuns
 from fastapi import FastAPI
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from sandbox_process import Sandbox
-from web_client import ADMIN, ORIGIN, PREFECT, SECRET, TOKEN, Web
+from web_client import ADMIN, BEFORE, ORIGIN, PREFECT, SECRET, TOKEN, Web
 from worlds import TABLES, now
 
 from tidings.accept import Intake
@@ -52,7 +52,7 @@ def web_environment(
         "NOTION_API_URL": f"{shared_sandbox.url}/notion",
         "RESEND_API_KEY": "re_test",
         "RESEND_API_URL": f"{shared_sandbox.url}/resend",
-        "RESEND_WEBHOOK_SECRET": SECRET,
+        "RESEND_WEBHOOK_SECRET": f"{SECRET}, {BEFORE}",
         "SENDER": "Tidings <hello@tidings.test>",
         "POSTAL_ADDRESS": "1 Example Street",
         "SECRET_KEY": "s" * 32,

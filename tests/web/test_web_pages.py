@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,10 +12,10 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import SecretStr
 from svix.webhooks import Webhook
-from web_client import ADMIN, SECRET, TOKEN, Web
+from web_client import ADMIN, BEFORE, SECRET, TOKEN, Web
 from worlds import address, now
 
-from tidings.ledger import inbox, mails
+from tidings.ledger import inbox, mails, permission
 from tidings.model import MessageState, Plan, PlannedMessage
 
 OPERATOR = {"authorization": f"Bearer {ADMIN}"}
@@ -91,6 +92,24 @@ async def test_f18_only_this_series__leaves_the_others(web: Web) -> None:
     assert await states(web) == {"nurture": "skipped", "noshow": "scheduled"}
 
 
+async def test_f18_only_this_series__leaves_the_series_of_the_same_name_in_another_campaign(web: Web) -> None:
+    first, other = await enrolled(web, ("nurture", "noshow"))
+    async with web.ledger.transaction() as connection:
+        for table, key in (("enrolment", "id"), ("message", "enrolment_id")):
+            change = f"UPDATE {table} SET campaign = 'winter', sequence = 'nurture' WHERE {key} = $1"
+            await connection.exec_driver_sql(change, (other,))
+
+    await web.http.post(link(web, first), data={"scope": "series"})
+
+    rows = await web.rows("SELECT id, campaign, state FROM message ORDER BY campaign")
+    assert [(r.campaign, r.state) for r in rows] == [("christmas", "skipped"), ("winter", "scheduled")]
+    async with web.ledger.reading() as connection:
+        for name, reasons in (("christmas", 1), ("winter", 0)):
+            campaign = replace(web.app.state.parts.campaigns["christmas"], name=name)
+            ids = [r.id for r in rows if r.campaign == name]
+            assert len(await permission.stopped(connection, campaign, ids)) == reasons
+
+
 async def test_f18_leaving_twice__is_fine(web: Web) -> None:
     (enrolment,) = await enrolled(web)
 
@@ -120,13 +139,13 @@ def report(kind: str = "email.delivered", **data: Any) -> bytes:
     return json.dumps({"type": kind, "created_at": "2026-12-01T15:00:00Z", "data": {"email_id": "e1", **data}}).encode()
 
 
-def signed(body: bytes, *, svix_id: str = "msg_1", at: datetime | None = None) -> dict[str, str]:
+def signed(body: bytes, *, svix_id: str = "msg_1", at: datetime | None = None, secret: str = SECRET) -> dict[str, str]:
     at = at or datetime.now(UTC)
     return {
         "content-type": "application/json",
         "svix-id": svix_id,
         "svix-timestamp": str(int(at.timestamp())),
-        "svix-signature": Webhook(SECRET).sign(svix_id, at, body.decode()),
+        "svix-signature": Webhook(secret).sign(svix_id, at, body.decode()),
     }
 
 
@@ -179,6 +198,17 @@ async def test_f20_a_report_that_resend_did_not_sign__is_a_401_and_changes_nothi
     assert answer.status_code == 401
     assert "RESEND_WEBHOOK_SECRET" in answer.json()["detail"]
     assert await states(web) == {"nurture": "sent"}
+
+
+@pytest.mark.parametrize("secret", [SECRET, BEFORE])
+async def test_a_report__is_known_by_any_of_the_secrets_while_one_is_replaced(web: Web, secret: str) -> None:
+    await sent_mail(web)
+    body = report()
+
+    answer = await web.http.post("/webhook/resend", content=body, headers=signed(body, secret=secret))
+
+    assert answer.status_code == 200, answer.text
+    assert await states(web) == {"nurture": "delivered"}
 
 
 async def test_f20_a_report_without_any_signature__is_a_401(web: Web) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import time
@@ -111,6 +112,56 @@ async def test_a_replay__is_the_same_event_whatever_id_a_forger_puts_beside_it(
 
     assert again.json() == {**first.json(), "duplicate": True}
     assert len(web.runs.handlers) == len(await events(web)) == 1
+
+
+MAYBE = "/webhook/postcall-maybe"
+
+
+async def test_a_replay_on_another_route__is_a_409_and_starts_nothing(web: Web) -> None:
+    _, raw = path_and_raw("STANDARD_WEBHOOK_SECRETS")
+    headers = signed("STANDARD_WEBHOOK_SECRETS", raw)
+    first = await web.http.post(NO_SHOW, content=raw, headers=headers)
+
+    elsewhere = await web.http.post(MAYBE, content=raw, headers=headers)
+    again = await web.http.post(NO_SHOW, content=raw, headers=headers)
+
+    assert (first.status_code, elsewhere.status_code, again.status_code) == (200, 409, 200)
+    assert "/webhook/calendly-noshow" in elsewhere.json()["detail"]
+    assert [e.source for e in await events(web)] == ["calendly-noshow"]
+    assert len(web.runs.handlers) == 1
+
+
+async def test_a_replay_of_what_was_refused_on_its_own_route__is_a_409_on_another(web: Web) -> None:
+    raw = json.dumps({"email": address(), "scheduled_time": "soon"}).encode()
+    headers = signed("STANDARD_WEBHOOK_SECRETS", raw)
+    assert (await web.http.post(NO_SHOW, content=raw, headers=headers)).status_code == 422
+
+    elsewhere = await web.http.post(MAYBE, content=raw, headers=headers)
+
+    assert elsewhere.status_code == 409
+    assert [(e.source, e.state) for e in await events(web)] == [("calendly-noshow", "quarantined")]
+
+
+async def test_replays_on_several_routes_at_the_same_moment__are_one_event(web: Web) -> None:
+    _, raw = path_and_raw("STANDARD_WEBHOOK_SECRETS")
+    headers = signed("STANDARD_WEBHOOK_SECRETS", raw)
+
+    answers = await asyncio.gather(*[
+        web.http.post(path, content=raw, headers=headers) for path in (NO_SHOW, MAYBE, MAYBE) * 5
+    ])  # fmt: skip
+
+    (event,) = await events(web)
+    assert {a.status_code for a in answers} <= {200, 409}
+    assert {a.json()["event_id"] for a in answers if a.status_code == 200} == {str(event.id)}
+
+
+async def test_the_same_id_with_a_token__is_the_senders_own_affair(web: Web) -> None:
+    _, raw = path_and_raw("STANDARD_WEBHOOK_SECRETS")
+    headers = {"content-type": "application/json", "authorization": f"Bearer {TOKEN}", "webhook-id": "msg_1"}
+
+    answers = [await web.http.post(path, content=raw, headers=headers) for path in (NO_SHOW, MAYBE)]
+
+    assert [a.status_code for a in answers] == [200, 200]
 
 
 async def test_a_replay_with_an_id_that_was_not_signed__is_a_401(web: Web) -> None:

@@ -15,7 +15,8 @@ from tidings.ledger import Ledger
 #: Nobody listens here.
 PREFECT = "http://127.0.0.1:9/api"
 TOKEN, ADMIN = "token-of-a-sender", "token-of-an-operator"
-SECRET = "whsec_d2ViLXRlc3RzLXdlYi10ZXN0cy13ZWI="
+#: Resend's: the secret in use, and the one that is being replaced.
+SECRET, BEFORE = "whsec_d2ViLXRlc3RzLXdlYi10ZXN0cy13ZWI=", "whsec_dGhlLW9uZS1iZWZvcmUtdGhpcw=="
 ORIGIN = "https://www.busos.test"
 
 

@@ -29,11 +29,12 @@ from tidings.errors import (
     TidingsError,
 )
 from tidings.model import Listed, MessageState, Report, Severity
-from tidings.ports import Turns
+from tidings.ports import LISTED_MOST, Turns
 
 SERVICE = "Resend"
-#: How far back Resend's list is read: 5,000 mails.
-LIST_PAGE, LIST_PAGES = 100, 50
+#: How far back Resend's list is read, a hundred mails a page.
+LIST_PAGE = 100
+LIST_PAGES = LISTED_MOST // LIST_PAGE
 #: When a quota is used up and Resend names no time, ask again after this long.
 QUOTA_PAUSE_SECONDS = 3600.0
 
@@ -211,17 +212,21 @@ def _endpoint(said: Mapping[str, Any]) -> Endpoint:
     )
 
 
-def verify(raw: bytes, headers: Mapping[str, str], secret: str) -> None:
-    """Raises InvalidSignature unless these very bytes were signed by Resend (Svix), at most 5 minutes ago."""
-    try:
-        # Svix's scheme is the Standard Webhooks' under other names. Its own library is 300 modules of an API client.
-        # These three and no others: another id beside the signed one would make a repeat look new.
-        standard = {f"webhook-{part}": headers.get(f"svix-{part}", "") for part in ("id", "timestamp", "signature")}
-        Webhook(secret).verify(raw, standard)
-    except json.JSONDecodeError:
-        return  # the signature fits; what was signed is `understand`'s to judge
-    except (WebhookVerificationError, ValueError) as error:  # malformed base64 surfaces as ValueError
-        raise InvalidSignature(f"Resend's signature does not fit (check RESEND_WEBHOOK_SECRET): {error}") from error
+def verify(raw: bytes, headers: Mapping[str, str], secrets: Sequence[str]) -> None:
+    """Raises InvalidSignature unless these very bytes were signed by Resend (Svix) with one of these secrets, at most
+    5 minutes ago."""
+    # Svix's scheme is the Standard Webhooks' under other names. Its own library is 300 modules of an API client.
+    # These three and no others: another id beside the signed one would make a repeat look new.
+    standard = {f"webhook-{part}": headers.get(f"svix-{part}", "") for part in ("id", "timestamp", "signature")}
+    wrong = ""
+    for secret in secrets:
+        try:
+            Webhook(secret).verify(raw, standard, json_parse=False)  # what was signed is `understand`'s to judge
+        except (WebhookVerificationError, ValueError) as error:  # malformed base64 surfaces as ValueError
+            wrong = str(error)
+            continue
+        return
+    raise InvalidSignature(f"Resend's signature does not fit (check RESEND_WEBHOOK_SECRET): {wrong}")
 
 
 def understand(svix_id: str, raw: bytes, now: datetime) -> Report:

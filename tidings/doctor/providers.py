@@ -106,7 +106,7 @@ async def resend_webhook(parts: App, now: datetime) -> Word:
         return wrong(f"the webhook {ours} is disabled at Resend; mend what made it fail and enable it there")
     if lacking := EVENTS - mine.events:
         return wrong(f"the webhook {ours} is not told of {', '.join(sorted(lacking))}; add them at resend.com/webhooks")
-    if full.secret and full.secret != settings.resend_webhook_secret.get_secret_value():
+    if full.secret and full.secret not in settings.resend_webhook_secrets:
         return wrong(
             f"RESEND_WEBHOOK_SECRET is not the signing secret of {ours}; copy it from resend.com/webhooks and restart"
         )

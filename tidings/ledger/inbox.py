@@ -39,14 +39,14 @@ RETURNING id, email, (xmax = 0) AS created
 
 _INSERT_EVENTS = text("""
 INSERT INTO event (id, source, key, campaign, deployment, body, contact_id, contact_created, received_at,
-                   testing_minute, state, reason, dispatch_id, flow_run_id, dispatched_at, origin)
+                   testing_minute, state, reason, dispatch_id, flow_run_id, dispatched_at, origin, signed_id)
 SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:sources AS text[]), CAST(:keys AS text[]),
                      CAST(:campaigns AS text[]), CAST(:deployments AS text[]), CAST(:bodys AS text[]),
                      CAST(:contact_ids AS uuid[]), CAST(:contact_createds AS boolean[]),
                      CAST(:received_ats AS timestamptz[]), CAST(:testing_minutes AS float8[]),
                      CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:dispatch_ids AS uuid[]),
                      CAST(:flow_run_ids AS uuid[]), CAST(:dispatched_ats AS timestamptz[]),
-                     CAST(:origins AS text[]))
+                     CAST(:origins AS text[]), CAST(:signed_ids AS text[]))
 ON CONFLICT (source, key) DO NOTHING
 RETURNING id
 """)
@@ -72,6 +72,15 @@ CROSS JOIN LATERAL (
 ) latest
 """)
 
+# Held until the commit. In the order of the keys, so that two groups that share some cannot wait in a circle.
+_HOLD_IDS = text("""
+SELECT pg_advisory_xact_lock(held.key) FROM (
+    SELECT DISTINCT hashtextextended(id, 0) AS key FROM unnest(CAST(:ids AS text[])) AS s (id) ORDER BY key
+) held
+""")
+
+_SIGNED = text("SELECT signed_id, source FROM event WHERE signed_id = ANY(CAST(:ids AS text[]))")
+
 #: For so long an equal body is taken for the sender's repeat. Senders repeat for a day.
 REPEATED_FOR = timedelta(days=2)
 
@@ -96,14 +105,17 @@ async def accept(
     Events of one deployment in this call share a dispatch id, so one handler run takes them together: that of
     `gathered`, by deployment, or a new one. A repeat changes nothing, not even the contact; an equal body that comes
     too late for one, or after the contact has changed its word on consent, is a new event. What is over one of its
-    quotas is not stored either, and its receipt says so.
+    quotas, or has a signed id that came in by another route, is not stored either, and its receipt says so.
     """
     gathered = gathered or {}
     known = await _known(connection, arrivals)
     arrivals, known = await _said_anew(connection, arrivals, known)
     fresh = _first_of_each(a for a in arrivals if (a.source, a.key) not in known)
+    elsewhere = await _signed_elsewhere(connection, fresh)
+    known |= {(a.source, a.key): _refused(a, elsewhere=elsewhere[a.id]) for a in fresh if a.id in elsewhere}
+    fresh = [a for a in fresh if a.id not in elsewhere]
     over = await limits.take(connection, [(a.quotas, a.received_at) for a in fresh])
-    known |= {(a.source, a.key): _refused(a, o) for a, o in zip(fresh, over, strict=True) if o}
+    known |= {(a.source, a.key): _refused(a, over=o) for a, o in zip(fresh, over, strict=True) if o}
     fresh = [a for a, o in zip(fresh, over, strict=True) if o is None]
     if fresh:
         contacts = await _upsert_contacts(connection, fresh)
@@ -125,8 +137,22 @@ def _first_of_each(arrivals: Any) -> list[Arrival]:
     return list(unique.values())
 
 
-def _refused(arrival: Arrival, over: Over) -> Receipt:
-    return Receipt(arrival.id, False, False, None, None, None, over)
+def _refused(arrival: Arrival, *, over: Over | None = None, elsewhere: str | None = None) -> Receipt:
+    return Receipt(arrival.id, False, False, None, None, None, over, elsewhere)
+
+
+async def _signed_elsewhere(connection: AsyncConnection, fresh: Sequence[Arrival]) -> dict[UUID, str]:
+    """Of these, those whose signed id has come in by another route before, with that; asked for such ids only."""
+    ids = sorted({a.signed_id for a in fresh if a.signed_id})
+    if not ids:
+        return {}
+    await connection.execute(_HOLD_IDS, {"ids": ids})
+    first = {row.signed_id: row.source for row in await connection.execute(_SIGNED, {"ids": ids})}
+    found = {}
+    for arrival in fresh:
+        if arrival.signed_id and (source := first.setdefault(arrival.signed_id, arrival.source)) != arrival.source:
+            found[arrival.id] = source
+    return found
 
 
 def _repeat(
@@ -298,6 +324,7 @@ def _row(
         "flow_run_id": receipt.flow_run_id,
         "dispatched_at": gathered[arrival.deployment].starts_at if receipt.flow_run_id else None,
         "origin": arrival.origin,
+        "signed_id": arrival.signed_id,
     }
 
 
@@ -311,11 +338,14 @@ async def quarantine(
     reason: str,
     now: datetime,
     state: EventState = EventState.QUARANTINED,
+    signed_id: str | None = None,
 ) -> UUID:
     """Keep a body that starts nothing, once however often it is sent; returns its event's id.
 
     Bytes that are no text are kept escaped.
     """
+    if signed_id:
+        await connection.execute(_HOLD_IDS, {"ids": [signed_id]})
     body = raw.decode("utf-8", "backslashreplace").replace("\x00", "\\x00")
     kept_as = "quarantine" if state is EventState.QUARANTINED else state.value
     key = f"{kept_as}:{hashlib.sha256(raw).hexdigest()}"
@@ -332,6 +362,7 @@ async def quarantine(
             received_at=now,
             state=state,
             reason=reason,
+            signed_id=signed_id,
         )
         .on_conflict_do_nothing(index_elements=["source", "key"])
         .returning(event.c.id)

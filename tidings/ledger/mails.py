@@ -32,6 +32,8 @@ class ClaimedMessage:
     variables: Mapping[str, Any]
     due_at: datetime
     payload: str | None
+    #: Resend's id, where a report told it before the answer did.
+    provider_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,15 @@ GROUP BY w.campaign, w.sequence, w.key
 """)
 
 RowOrNone = Any
+
+
+async def lock_messages(connection: AsyncConnection, *which: Any) -> list[UUID]:
+    """Lock the messages that fit, in the order of their ids and before their enrolments; returns their ids.
+
+    Whoever changes several messages that others may change too locks them so: then nobody waits in a circle.
+    """
+    rows = await connection.execute(select(message.c.id).where(*which).order_by(message.c.id).with_for_update())
+    return list(rows.scalars().all())
 
 
 def from_now(seconds: float) -> Any:
@@ -160,6 +171,7 @@ async def release(
     connection: AsyncConnection, enrolment_id: UUID, times: Mapping[int, tuple[datetime, datetime]], now: datetime
 ) -> None:
     """Let an enrolment's held mails wait for their time: (due, slot) by position."""
+    await lock_messages(connection, message.c.enrolment_id == enrolment_id)
     await connection.execute(
         update(message)
         .where(message.c.enrolment_id == enrolment_id, message.c.position == bindparam("m_position"))
@@ -251,6 +263,7 @@ async def move(connection: AsyncConnection, moves: Mapping[UUID, Plan], now: dat
     """
     ordered = sorted(moves.items())
     untold = await _lock_untold(connection, list(moves)) if moves else []
+    await lock_messages(connection, message.c.enrolment_id.in_(list(moves)))
     for enrolment_id, plan in ordered:
         await _move_messages(connection, enrolment_id, plan, untold, now)
     for enrolment_id, plan in ordered:
@@ -370,9 +383,12 @@ async def name_run(connection: AsyncConnection, slot: Slot, flow_run_id: UUID) -
 
 async def cancel_run(connection: AsyncConnection, flow_run_id: UUID, reason: str, now: datetime) -> int:
     """Cancel the mails of a Prefect run that a person cancelled; returns how many."""
+    ids = await lock_messages(
+        connection, message.c.flow_run_id == flow_run_id, message.c.state == MessageState.SCHEDULED
+    )
     rows = await connection.execute(
         update(message)
-        .where(message.c.flow_run_id == flow_run_id, message.c.state == MessageState.SCHEDULED)
+        .where(message.c.id.in_(ids))
         .values(state=MessageState.CANCELLED, reason=reason, updated_at=now)
         .returning(message.c.id, message.c.enrolment_id)
     )
@@ -509,6 +525,7 @@ async def _claimed(
             variables=row.variables,
             due_at=row.due_at,
             payload=row.payload,
+            provider_id=row.provider_id,
         )
         for row in rows
     )
@@ -528,31 +545,32 @@ async def store_payloads(connection: AsyncConnection, claim_id: UUID, payloads: 
 
 
 async def renew(connection: AsyncConnection, claim_id: UUID, lease: float, run_id: UUID | None) -> RowOrNone:
-    """Keep a claim and note that Resend may know its key from now on.
-
-    Returns the row with `first_sent_at` as it was before (None: Resend was never called), or None when the
-    claim is no longer ours.
-    """
+    """Keep a claim: its row, or None when it is no longer ours. `first_sent_at` None: Resend was never called."""
     before = (
         await connection.execute(
-            select(claim.c.id, claim.c.first_sent_at)
+            select(claim.c.id, claim.c.first_sent_at, claim.c.last_sent_at)
             .where(claim.c.id == claim_id, claim.c.settled_at.is_(None))
             .where(claim.c.flow_run_id.is_not_distinct_from(run_id))
             .with_for_update()
         )
     ).one_or_none()
     if before is not None:
-        await connection.execute(
-            update(claim)
-            .where(claim.c.id == claim_id)
-            .values(lease_until=from_now(lease), first_sent_at=func.coalesce(claim.c.first_sent_at, func.now()))
-        )
+        await connection.execute(update(claim).where(claim.c.id == claim_id).values(lease_until=from_now(lease)))
     return before
+
+
+async def note_call(connection: AsyncConnection, claim_id: UUID) -> None:
+    """Resend may know the claim's key from now on: nobody can be taken out of it any more."""
+    await connection.execute(
+        update(claim)
+        .where(claim.c.id == claim_id)
+        .values(first_sent_at=func.coalesce(claim.c.first_sent_at, func.now()), last_sent_at=func.now())
+    )
 
 
 async def nothing_was_done(connection: AsyncConnection, claim_id: UUID) -> None:
     """Resend's only answer to this key was a refusal, so it does not count as handed over."""
-    await connection.execute(update(claim).where(claim.c.id == claim_id).values(first_sent_at=None))
+    await connection.execute(update(claim).where(claim.c.id == claim_id).values(first_sent_at=None, last_sent_at=None))
 
 
 async def postpone(connection: AsyncConnection, claim_id: UUID, seconds: float) -> None:
@@ -567,9 +585,7 @@ async def settle_sent(connection: AsyncConnection, claim_id: UUID, provider_ids:
     if not provider_ids:
         return
     # Reports of Resend's lock a message and then its enrolment; so all messages are locked before any enrolment is.
-    await connection.execute(
-        select(message.c.id).where(message.c.claim_id == claim_id).order_by(message.c.id).with_for_update()
-    )
+    await lock_messages(connection, message.c.claim_id == claim_id)
     await connection.execute(
         update(message)
         .where(message.c.id == bindparam("m_id"), message.c.claim_id == claim_id)
@@ -905,6 +921,7 @@ async def cancel(connection: AsyncConnection, ids: Sequence[UUID], reason: str, 
 
 
 async def _change(connection: AsyncConnection, ids: Sequence[UUID], values: dict[str, Any], now: datetime) -> None:
+    await lock_messages(connection, message.c.id.in_(ids))
     rows = await connection.execute(
         update(message).where(message.c.id.in_(ids)).values(**values, updated_at=now).returning(message.c.enrolment_id)
     )

@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tidings.ledger.mails import in_order
+from tidings.ledger.mails import in_order, lock_messages
 from tidings.ledger.tables import contact, enrolment, event, message, suppression
 from tidings.model import MessageState
 
@@ -78,9 +78,12 @@ async def suppress(
     source: str,
     now: datetime,
     sequence: str | None = None,
+    campaign: str | None = None,
     until: datetime | None = None,
 ) -> bool:
     """Stop mails to a contact, all or of one series; False when the same source had stopped them as long or longer.
+
+    A series is its campaign's; without `campaign` it is every one of that name.
 
     Each source's word is on record of its own: a complaint of somebody who had left counts when that is looked at.
 
@@ -92,6 +95,7 @@ async def suppress(
         select(suppression.c.id)
         .where(suppression.c.contact_id == contact_id, suppression.c.source == source, _active(now))
         .where(suppression.c.sequence.is_not_distinct_from(sequence))
+        .where(or_(suppression.c.campaign.is_(None), suppression.c.campaign == campaign))
         .where(as_long if until is None else or_(as_long, suppression.c.until >= until))
     )
     new = active.first() is None
@@ -101,6 +105,7 @@ async def suppress(
                 id=uuid4(),
                 contact_id=contact_id,
                 sequence=sequence,
+                campaign=campaign,
                 reason=reason,
                 source=source,
                 created_at=now,
@@ -108,7 +113,10 @@ async def suppress(
             )
         )
     if until is None:
-        await _skip_waiting(connection, contact_id, sequence, reason, now)
+        theirs = select(enrolment.c.id).where(enrolment.c.contact_id == contact_id)
+        theirs = theirs if sequence is None else theirs.where(enrolment.c.sequence == sequence)
+        theirs = theirs if campaign is None else theirs.where(enrolment.c.campaign == campaign)
+        await _skip_waiting(connection, theirs, reason, now)
     return new
 
 
@@ -126,16 +134,11 @@ async def lift(
     return len(rows.all())
 
 
-async def _skip_waiting(
-    connection: AsyncConnection, contact_id: UUID, sequence: str | None, reason: str, now: datetime
-) -> None:
-    theirs = select(enrolment.c.id).where(enrolment.c.contact_id == contact_id)
-    if sequence is not None:
-        theirs = theirs.where(enrolment.c.sequence == sequence)
+async def _skip_waiting(connection: AsyncConnection, theirs: Any, reason: str, now: datetime) -> None:
+    waiting = message.c.state.in_([MessageState.SCHEDULED, MessageState.HELD])
+    ids = await lock_messages(connection, message.c.enrolment_id.in_(theirs), waiting)
     await connection.execute(
-        update(message)
-        .where(message.c.enrolment_id.in_(theirs), message.c.state.in_([MessageState.SCHEDULED, MessageState.HELD]))
-        .values(state=MessageState.SKIPPED, reason=reason, updated_at=now)
+        update(message).where(message.c.id.in_(ids)).values(state=MessageState.SKIPPED, reason=reason, updated_at=now)
     )
     await connection.execute(update(enrolment).where(enrolment.c.id.in_(in_order(theirs))).values(updated_at=now))
 

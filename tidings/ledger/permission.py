@@ -61,6 +61,7 @@ SELECT * FROM (
         (SELECT s.reason FROM suppression s
          WHERE s.contact_id = w.contact_id AND s.lifted_at IS NULL AND (s.until IS NULL OR s.until > now())
            AND (s.sequence IS NULL OR s.sequence = w.sequence)
+           AND (s.campaign IS NULL OR s.campaign = :campaign)
          ORDER BY s.created_at LIMIT 1),
         (SELECT CAST(:withdrawn AS text) FROM contact c
          WHERE c.id = w.contact_id AND c.consent IS FALSE AND c.consent_at >= w.consent_at

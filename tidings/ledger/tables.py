@@ -75,6 +75,7 @@ event = Table(
     Column("dispatched_at", Moment),
     Column("handled_at", Moment),
     Column("origin", Text, comment="null: its sender posted it; else the service whose own list it was found in"),
+    Column("signed_id", Text, comment="digest of the id it was signed with, where no route is signed: good for one"),
     UniqueConstraint("source", "key"),
     Index("ix_event_waiting", "received_at", postgresql_where=text("state IN ('accepted', 'dispatched')")),
     Index("ix_event_dispatch_id", "dispatch_id"),
@@ -87,6 +88,7 @@ event = Table(
     Index("ix_event_received_at", "received_at"),
     Index("ix_event_state_received_at", "state", "received_at"),
     Index("ix_event_contact_id", "contact_id"),
+    Index("ix_event_signed_id", "signed_id", postgresql_where=text("signed_id IS NOT NULL")),
 )
 
 booking = Table(
@@ -171,6 +173,7 @@ claim = Table(
     Column("flow_run_id", Uuid, comment="the Prefect run that holds the lease"),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("first_sent_at", Moment, comment="when Resend first saw the key; it forgets it after 24 h"),
+    Column("last_sent_at", Moment, comment="when Resend was last called with the key"),
     Column("settled_at", Moment),
     Index("ix_claim_open", "lease_until", postgresql_where=text("settled_at IS NULL")),
 )
@@ -239,6 +242,7 @@ suppression = Table(
     Column("id", Uuid, primary_key=True),
     Column("contact_id", Uuid, ForeignKey("contact.id"), nullable=False),
     Column("sequence", Text, comment="only this series; null: everything"),
+    Column("campaign", Text, comment="only this campaign's series of that name; null: of all"),
     Column("reason", Text, nullable=False),
     Column("source", Text, nullable=False, comment="who or what said so: link, resend, operator"),
     Column("created_at", Moment, nullable=False),

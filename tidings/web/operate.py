@@ -166,6 +166,7 @@ async def story(request: Request, email: Word) -> dict[str, Any]:
         "suppressions": [
             {
                 "sequence": s.sequence,
+                "campaign": s.campaign,
                 "reason": s.reason,
                 "source": s.source,
                 "at": s.created_at,

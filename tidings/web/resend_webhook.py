@@ -34,12 +34,12 @@ async def receive(request: Request) -> dict[str, bool | str]:
     """Signed by Resend (Svix); a repeat changes nothing; types that mean nothing here are fine."""
     parts: App = request.app.state.parts
     request.scope["source"] = "resend"
-    secret = parts.settings.resend_webhook_secret
-    if secret is None:
+    secrets = parts.settings.resend_webhook_secrets
+    if not secrets:
         raise HTTPException(503, "RESEND_WEBHOOK_SECRET is not set, so Resend's reports cannot be trusted")
     raw = await read_body(request, LIMIT)
     try:
-        resend.verify(raw, request.headers, secret.get_secret_value())
+        resend.verify(raw, request.headers, secrets)
     except resend.InvalidSignature as error:
         raise HTTPException(401, str(error)) from error
     try:

@@ -54,6 +54,7 @@ async def _suppress(parts: App, enrolment_id: UUID, *, only_series: bool) -> boo
             source="link",
             now=utc_now(),
             sequence=sequence,
+            campaign=who.campaign if only_series else None,
         )
     log.info("contact.unsubscribed", extra={"contact_id": str(who.id), "sequence": sequence or "all"})
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -52,6 +53,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {"model": Accepted, "description": "Stored; Prefect is away and gets it as soon as it is back"},
     400: {"model": Problem, "description": "The body is not JSON"},
     401: {"model": Problem, "description": "No token or signature, or a wrong one; the answer says what is accepted"},
+    409: {"model": Problem, "description": "This signed webhook-id has come in by another route before"},
     413: {"model": Problem, "description": "The body is too large"},
     415: {"model": Problem, "description": "The body is not declared as application/json"},
     422: {"model": Problem, "description": "A field is missing or wrong; the answer names it"},
@@ -151,7 +153,7 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
             payload = parse(webhook, raw, delivery.scheme)
         except HTTPException as refusal:
             if delivery.scheme:
-                await _quarantine(parts, campaign, webhook, raw, refusal)
+                await _quarantine(parts, campaign, webhook, raw, refusal, _signed_id(request, delivery.scheme))
             raise
         form: Form = request.app.state.form
         visit = await form.look_at(request, webhook, payload, raw) if webhook.public else NO_VISIT
@@ -167,6 +169,7 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
             now=utc_now(),
             testing_minute=parts.settings.testing_minute,
             quotas=visit.quotas,
+            signed_id=_signed_id(request, delivery.scheme),
         )
         # Most bodies are one event, which needs no task of its own to wait for.
         receipt, *others = (
@@ -176,6 +179,8 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
         )
         if receipt.over:
             form.refuse(webhook, receipt.over)
+        if receipt.elsewhere:
+            raise HTTPException(409, _REPLAYED.format(path=receipt.elsewhere))
         run_id = await _handed_on(intake, events[0], receipt)
         for event, other in zip(events[1:], others, strict=True):
             await _handed_on(intake, event, other)  # the answer tells of the first
@@ -200,7 +205,15 @@ async def _handed_on(intake: Intake, event: Arrival, receipt: Receipt) -> UUID |
     return receipt.flow_run_id
 
 
-async def _quarantine(parts: App, campaign: Campaign, webhook: Webhook, raw: bytes, refusal: HTTPException) -> None:
+_REPLAYED = (
+    "This webhook-id has come in at /webhook/{path} before, and what is signed says of no route that it is meant; "
+    "sign each message with an id of its own"
+)
+
+
+async def _quarantine(
+    parts: App, campaign: Campaign, webhook: Webhook, raw: bytes, refusal: HTTPException, signed_id: str | None
+) -> None:
     """Keep what a known sender sent although it is refused: it may be us who are wrong, and it is not sent again."""
     async with parts.ledger.transaction() as connection:
         event_id = await inbox.quarantine(
@@ -211,6 +224,7 @@ async def _quarantine(parts: App, campaign: Campaign, webhook: Webhook, raw: byt
             raw=raw,
             reason=str(refusal.detail),
             now=utc_now(),
+            signed_id=signed_id,
         )
     log.warning(
         "webhook.quarantined",
@@ -277,3 +291,10 @@ def _sender_id(request: Request, scheme: Scheme | None) -> str | None:
         if value and len(value) <= 200 and value.isprintable():
             return f"{name}:{value}"
     return None
+
+
+def _signed_id(request: Request, scheme: Scheme | None) -> str | None:
+    """A digest of a Standard Webhook's id, which may be long: it is signed with the body, and the route is not."""
+    if scheme is not Scheme.STANDARD:
+        return None
+    return hashlib.sha256(request.headers["webhook-id"].encode()).hexdigest()
