@@ -18,6 +18,8 @@ import flows.handler
 import flows.notion_mirror
 import flows.send_email
 import flows.sweep  # noqa: F401
+from tidings import logs
+from tidings.adapters.blocks import settings_of_this_process
 
 
 def run(flow_run_id: UUID) -> int:
@@ -28,6 +30,7 @@ def run(flow_run_id: UUID) -> int:
         logger = flow_run_logger(flow_run=flow_run)
         try:
             flow = load_flow(flow_run)
+            logs.configure(as_json=settings_of_this_process().log_json)  # before Prefect's own first line
         except BaseException:
             logger.error("The flow of this run cannot be loaded", exc_info=True)
             raise
