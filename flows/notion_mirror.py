@@ -5,15 +5,18 @@ The server starts it when rows have changed, once a minute at most; a schedule d
 
 from __future__ import annotations
 
+import logging
+
 from prefect import flow
 
 from flows.reporting import running
 from tasks.mirror import mirror_rows
+
+log = logging.getLogger("tidings.mirror")
 
 
 @flow(name="tidings-notion-mirror", flow_run_name="Notion mirror", persist_result=False)
 async def mirror_to_notion() -> None:
     """Write what has changed; never in the way of a mail."""
     async with running() as app:
-        for kind, count in (await mirror_rows(app.mirror)).items():
-            print(f"{kind}: {count} written")
+        log.info("mirror.written", extra=await mirror_rows(app.mirror))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from prefect import flow
 
 from flows.reporting import running
 from tidings.reconcile import bury_dead, reconcile
 from tidings.wiring import utc_now
+
+log = logging.getLogger("tidings.reconcile")
 
 
 @flow(name="tidings-sweep", flow_run_name="sweep", persist_result=False)
@@ -15,5 +19,4 @@ async def sweep() -> None:
     async with running() as app:
         await bury_dead(app.ledger, app.runs, utc_now())
         done = await reconcile(app.ledger, app.runs, app.campaigns, utc_now(), thorough=True)
-        for what, count in done.items():
-            print(f"{what}: {count}")
+        log.info("sweep.reconciled", extra={what.replace(" ", "_"): count for what, count in done.items()})
