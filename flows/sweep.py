@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from prefect import flow
 
 from flows.reporting import running
 from tidings.canary import look_after
 from tidings.reconcile import bury_dead, reconcile
 from tidings.wiring import deadman_of, utc_now
+
+log = logging.getLogger("tidings.reconcile")
 
 
 @flow(name="tidings-sweep", flow_run_name="sweep", persist_result=False)
@@ -17,5 +21,4 @@ async def sweep() -> None:
         await look_after(app.ledger, deadman_of(app.settings), utc_now())
         await bury_dead(app.ledger, app.runs, utc_now())
         done = await reconcile(app.ledger, app.runs, app.campaigns, utc_now(), thorough=True)
-        for what, count in done.items():
-            print(f"{what}: {count}")
+        log.info("sweep.reconciled", extra={what.replace(" ", "_"): count for what, count in done.items()})

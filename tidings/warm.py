@@ -22,7 +22,8 @@ import flows.notion_mirror
 import flows.reconcile
 import flows.send_email
 import flows.sweep
-from tidings import tls
+from tidings import logs, tls
+from tidings.adapters.blocks import settings_of_this_process
 from tidings.campaign import load_campaigns
 from tidings.code import source
 from tidings.errors import CampaignError
@@ -68,6 +69,7 @@ def run(flow_run_id: UUID) -> int:
         logger = flow_run_logger(flow_run=flow_run)
         try:
             flow = load_flow(flow_run)
+            logs.configure(as_json=settings_of_this_process().log_json)  # before Prefect's own first line
         except BaseException:
             logger.error("The flow of this run cannot be loaded", exc_info=True)
             raise

@@ -442,34 +442,38 @@ def receipt(**given: Any) -> Receipt:
     return Receipt(**{**values, **given})
 
 
+STATUS = "https://t.tidings.test/webhook/status/1"
+
+
 def test_the_answer__is_what_the_website_relies_on() -> None:
     one, run = receipt(), uuid4()
 
-    assert answer(WEBHOOK, one, run) == {
+    assert answer(WEBHOOK, one, run, STATUS) == {
         "message": "Greeting processed successfully",
         "event_id": str(one.event_id),
         "flow_run_id": str(run),
         "contact_created": True,
+        "status_url": STATUS,
     }
 
 
 def test_the_answer__while_prefect_is_away_promises_no_more_than_it_can() -> None:
-    said = answer(WEBHOOK, receipt(), None)
+    said = answer(WEBHOOK, receipt(), None, STATUS)
 
     assert (said["flow_run_id"], "as soon as the scheduler is back" in said["message"]) == (None, True)
 
 
 def test_the_answer__to_what_starts_nothing_says_why() -> None:
-    said = answer(WEBHOOK, receipt(ignored_because="the payment is not confirmed"), None)
+    said = answer(WEBHOOK, receipt(ignored_because="the payment is not confirmed"), None, STATUS)
 
     assert said["message"] == "Greeting stored; no email will be sent because the payment is not confirmed"
 
 
 def test_the_answer__to_a_repeat_says_so() -> None:
-    assert answer(WEBHOOK, receipt(duplicate=True), uuid4())["duplicate"] is True
-    assert "duplicate" not in answer(WEBHOOK, receipt(), uuid4())
+    assert answer(WEBHOOK, receipt(duplicate=True), uuid4(), STATUS)["duplicate"] is True
+    assert "duplicate" not in answer(WEBHOOK, receipt(), uuid4(), STATUS)
 
 
 @pytest.mark.parametrize("created", [True, False])
 def test_the_answer__says_whether_the_contact_is_new(created: bool) -> None:
-    assert answer(WEBHOOK, receipt(contact_created=created), None)["contact_created"] is created
+    assert answer(WEBHOOK, receipt(contact_created=created), None, STATUS)["contact_created"] is created

@@ -71,6 +71,7 @@ async def test_a_bot__is_answered_kindly_counted_and_starts_nothing(
         "event_id": str(event.id),
         "flow_run_id": None,
         "contact_created": False,
+        "status_url": f"https://t.tidings.test/webhook/status/{event.id}",
     }
     assert event.state == "blocked"
     assert words in event.reason
