@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.reporting import RunFailed, run_id
-from tidings.adapters.blocks import settings_of_this_process
+from flows.reporting import RunFailed, running
 from tidings.adapters.public import PublicSide
 from tidings.canary import send
 from tidings.ledger import canaries
-from tidings.ledger.liveness import alive
-from tidings.wiring import deadman_of, open_app, utc_now
+from tidings.wiring import deadman_of, utc_now
 
 
 @flow(name="tidings-canary", flow_run_name="canary", persist_result=False)
 async def canary() -> None:
     """Post a canary's webhook at the public address; red when it is not let in."""
-    settings = settings_of_this_process()
-    async with open_app(settings) as app, alive(app.ledger, run_id()), PublicSide(settings.public_url) as door:
-        canary_id = await send(app.ledger, door, settings, deadman_of(settings), utc_now())
+    async with running() as app:
+        settings = app.settings
+        async with PublicSide(settings.public_url) as door:
+            canary_id = await send(app.ledger, door, settings, deadman_of(settings), utc_now())
         async with app.ledger.reading() as connection:
             journey = await canaries.journey(connection, canary_id)
     if journey.problem:

@@ -10,21 +10,19 @@ from datetime import datetime
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact
 
-from flows.reporting import RunFailed, cell, run_id
+from flows.reporting import RunFailed, cell, running
 from tasks.reconcile import compare
 from tidings import reconciliation
-from tidings.adapters.blocks import settings_of_this_process
 from tidings.gaps import Scope
-from tidings.ledger.liveness import alive
 from tidings.reconciliation import Outcome
 from tidings.schedule import aware
-from tidings.wiring import open_app, utc_now
+from tidings.wiring import utc_now
 
 
 @flow(name="tidings-reconcile", flow_run_name="reconciliation", persist_result=False)
 async def reconcile(since: datetime | None = None, dry_run: bool = False) -> None:
     """Look at each service, one after the other; `since` looks further back, a dry run changes nothing."""
-    async with open_app(settings_of_this_process()) as app, alive(app.ledger, run_id()):
+    async with running() as app:
         scope = Scope(utc_now(), aware(since) if since else None, dry_run)
         outcome = await reconciliation.reconcile(app, scope, compare)
         await _report(outcome)

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from tidings.adapters.http import ServiceClient
 from tidings.errors import OutcomeUnknown, Refused, RetryLater
 from tidings.model import Found, Scheme, Subscription
 
@@ -148,7 +149,9 @@ class Calendly:
     async def _call(self, method: str, path: str, **arguments: Any) -> Any:
         await asyncio.sleep(self._pause)
         if self._http is None:
-            self._http = httpx.AsyncClient(headers=self._headers, timeout=TIMEOUT_SECONDS, transport=self._transport)
+            self._http = ServiceClient(
+                SERVICE, headers=self._headers, timeout=TIMEOUT_SECONDS, transport=self._transport
+            )
         try:
             answer = await self._http.request(method, self._url + path, **arguments)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:

@@ -7,6 +7,8 @@ import logging
 
 import httpx
 
+from tidings.adapters.http import ServiceClient
+
 log = logging.getLogger("tidings.deadman")
 
 TRIES, PAUSE_SECONDS, PATIENCE_SECONDS = 3, 2.0, 5.0
@@ -30,7 +32,7 @@ class DeadmanUrl:
     async def _ask(self, method: str, url: httpx.URL, text: str = "") -> None:
         """Not reaching it is no failure of ours: it will raise the alarm by itself."""
         said = ""
-        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, transport=self._transport) as client:
+        async with ServiceClient("Deadman", timeout=PATIENCE_SECONDS, transport=self._transport) as client:
             for attempt in range(TRIES):
                 await asyncio.sleep(PAUSE_SECONDS * attempt)
                 try:

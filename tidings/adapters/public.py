@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from tidings.adapters.http import ServiceClient
 from tidings.errors import OutcomeUnknown, RetryLater
 
 SERVICE = "PUBLIC_URL"
@@ -31,7 +32,7 @@ class PublicSide:
 
     def __init__(self, public_url: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.url = public_url
-        self._client = httpx.AsyncClient(base_url=public_url, timeout=PATIENCE_SECONDS, transport=transport)
+        self._client = ServiceClient(SERVICE, base_url=public_url, timeout=PATIENCE_SECONDS, transport=transport)
 
     async def __aenter__(self) -> PublicSide:
         return self
@@ -60,7 +61,7 @@ class PublicSide:
 
 async def time_of(url: str, transport: httpx.AsyncBaseTransport | None = None) -> datetime | None:
     """The time by the clock of whoever answers there, to the second; None when it does not say."""
-    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, transport=transport) as client:
+    async with ServiceClient("Clocks", timeout=PATIENCE_SECONDS, transport=transport) as client:
         answer = await _call(client.get(url), url)
     try:
         return parsedate_to_datetime(answer.headers["date"])
