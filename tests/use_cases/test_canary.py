@@ -286,7 +286,7 @@ async def test_a_canary__is_in_nobodys_figures(cage: Birdcage) -> None:
     await cage.there_and_back()
 
     async with cage.world.ledger.reading() as connection:
-        assert not await rows.changed(connection)
+        assert await rows.waiting(connection, 10) == 0
         assert len(await inbox.count_events(connection, since=now() - timedelta(days=1))) == 1
         assert await inbox.count_events(connection, since=now() - timedelta(days=1), without=CANARIES.internal) == []
 

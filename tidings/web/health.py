@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 
 from tidings.doctor.check import Check, State, Word, wrong
 from tidings.errors import LedgerUnavailable, RetryLater
@@ -99,7 +100,20 @@ async def live(request: Request) -> JSONResponse:
     return JSONResponse(said, status_code=503 if shut else 200)
 
 
-@router.get("/health/ready", summary="Every part is proven, with a reason for each that is not")
+class Ready(BaseModel):
+    """Whether a webhook that comes in now becomes a mail."""
+
+    ready: bool
+    checks: dict[str, str] = Field(description="Each check by name: `ok`, or what is wrong and what to do")
+    closed: dict[str, str] = Field({}, description="Webhook routes that answer 503 until their check is mended")
+
+
+@router.get(
+    "/health/ready",
+    summary="Every part is proven, with a reason for each that is not",
+    response_model=Ready,
+    responses={503: {"model": Ready, "description": "A part is not as it must be; its check says what to do"}},
+)
 async def ready(request: Request) -> JSONResponse:
     result = await request.app.state.readiness.result()
     gate: Gate = request.app.state.gate
