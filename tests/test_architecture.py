@@ -28,6 +28,8 @@ USE_CASES = (
     "instance",
     "metrics",
     "progress",
+    "telling",
+    "watch",
 )
 PURE = (
     "consent",

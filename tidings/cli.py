@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tidings.commands.alerts import alerts_app
 from tidings.commands.canary import canary
 from tidings.commands.doctor import doctor
 from tidings.commands.reconcile import reconcile
@@ -39,6 +40,7 @@ app.add_typer(events_app, name="events")
 app.add_typer(messages_app, name="messages")
 app.add_typer(suppress_app, name="suppress")
 app.add_typer(consent_app, name="consent")
+app.add_typer(alerts_app, name="alerts")
 app.command()(doctor)
 app.command()(canary)
 app.command()(reconcile)

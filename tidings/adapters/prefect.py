@@ -20,6 +20,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterExpectedStartTime,
     FlowRunFilterId,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
@@ -29,7 +30,7 @@ from prefect.states import Cancelled, Crashed
 
 from tidings import counts
 from tidings.errors import OutcomeUnknown, Refused, RetryLater
-from tidings.model import Slot, UnderWay
+from tidings.model import Slot, Stuck, UnderWay
 
 SERVICE = "Prefect"
 #: A webhook waits no longer than this for Prefect; then it is answered 202 and dispatched later.
@@ -158,6 +159,22 @@ class PrefectRuns:
         async with prefect_errors("flow runs"):
             runs = await self.client.read_flow_runs(flow_run_filter=wanted, deployment_filter=ours, limit=PAGE)
         return [UnderWay(run.id, run.state.timestamp, run.state.type is StateType.PENDING) for run in runs if run.state]
+
+    async def stuck(self, *, under_way_since: datetime, late_since: datetime) -> list[Stuck]:
+        """Runs of ours that are under way since before then, or should have begun before then and wait for a worker."""
+        late = FlowRunFilter(
+            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])),
+            expected_start_time=FlowRunFilterExpectedStartTime(before_=late_since),
+        )
+        taken = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(UNDER_WAY))))
+        ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["tidings"]))
+        async with prefect_errors("flow runs"):
+            waiting = await self.client.read_flow_runs(flow_run_filter=late, deployment_filter=ours, limit=PAGE)
+            runs = await self.client.read_flow_runs(flow_run_filter=taken, deployment_filter=ours, limit=PAGE)
+            names = {d.id: d.name for d in await self.client.read_deployments(deployment_filter=ours, limit=PAGE)}
+        old = [(r, r.state.timestamp, False) for r in runs if r.state and r.state.timestamp < under_way_since]
+        old += [(r, r.expected_start_time, True) for r in waiting if r.expected_start_time]
+        return [Stuck(r.id, names[r.deployment_id], at, w) for r, at, w in old if r.deployment_id in names]
 
     async def bury(self, run_id: UUID) -> None:
         """Say for a run whose process is gone that it has ended. One that a person was cancelling is cancelled."""
