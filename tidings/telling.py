@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tidings.errors import ConfigError
+from tidings.findings import length
 from tidings.ledger import Ledger
 from tidings.ledger import alerts as ledger_alerts
 from tidings.ledger.memory import Memory
@@ -47,7 +48,10 @@ def opening(rows: Sequence[Any], public_url: str) -> Message:
 
 def ending(rows: Sequence[Any]) -> Message:
     """One message for alerts of one kind that are over."""
-    lines = [f"- {row.title}: over since {row.recovered_at:%H:%M:%S} UTC, after {_length(row)}" for row in rows[:MOST]]
+    lines = [
+        f"- {row.title}: over since {row.recovered_at:%H:%M:%S} UTC, after {length(row.recovered_at - row.opened_at)}"
+        for row in rows[:MOST]
+    ]
     lines += [f"… and {len(rows) - MOST} more"] if len(rows) > MOST else []
     what = rows[0].title if len(rows) == 1 else f"{len(rows)} alerts of the kind {rows[0].kind}"
     return Message(f"Tidings: over: {what}", _cut("\n".join(lines), LONGEST), Tone.SUCCESS)
@@ -61,11 +65,6 @@ def _list(rows: Sequence[Any]) -> str:
 
 def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def _length(row: Any) -> str:
-    seconds = (row.recovered_at - row.opened_at).total_seconds()
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 class Teller:

@@ -7,15 +7,17 @@ the canary is told of as a whole.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
 
+from tidings import findings as words
 from tidings.alerts import Finding
 from tidings.campaign import Campaigns
 from tidings.deliver import USED_UP
 from tidings.errors import RetryLater, ServiceError
+from tidings.findings import Found
 from tidings.ledger import Ledger, watch
 from tidings.ledger.memory import Memory
 from tidings.model import Allowance, Stuck
@@ -60,19 +62,6 @@ class Limits:
     complaint_rate: float
 
 
-@dataclass
-class Found:
-    """What was found, of which kinds; and of which of their alerts nobody could tell (keys that begin so)."""
-
-    findings: list[Finding] = field(default_factory=list)
-    kinds: set[str] = field(default_factory=set)
-    unknown: set[str] = field(default_factory=set)
-
-    def add(self, kinds: Collection[str], findings: Sequence[Finding]) -> None:
-        self.kinds |= set(kinds)
-        self.findings += findings
-
-
 class Watch:
     """Looks at the ledger, at Prefect's runs and at the quota, again and again."""
 
@@ -104,8 +93,8 @@ class Watch:
         async with self._ledger.reading() as connection:
             events = await watch.dead_events(connection, self._internal)
             mails = await watch.dead_mails(connection, self._internal)
-        found = [_dead_events(row) for row in events]
-        return found + [_dead_mails(row) for row in mails]
+        found = [words.dead_events(row) for row in events]
+        return found + [words.dead_mails(row) for row in mails]
 
     # -- late mails ------------------------------------------------------------------------------------------
 
@@ -113,7 +102,7 @@ class Watch:
         before = now - self._limits.late_after
         async with self._ledger.reading() as connection:
             rows = await watch.late_mails(connection, self._internal, before=before, deferred=deferred)
-        return [_late_mail(row, now) for row in rows]
+        return [words.late_mail(row, now) for row in rows]
 
     async def _quota_used_up(self, now: datetime) -> tuple[bool, bool]:
         """Whether mails wait for a quota, and whether those that runs have taken still wait for one."""
@@ -135,9 +124,9 @@ class Watch:
             return []
         found = []
         if row.bounced >= ENOUGH_BOUNCES and row.bounced > self._limits.bounce_rate * row.sent:
-            found.append(_rate("bounce-rate", row.bounced, row.sent, self._limits.bounce_rate))
+            found.append(words.rate("bounce-rate", row.bounced, row.sent, self._limits.bounce_rate))
         if row.complained >= ENOUGH_COMPLAINTS and row.complained > self._limits.complaint_rate * row.sent:
-            found.append(_rate("complaint-rate", row.complained, row.sent, self._limits.complaint_rate))
+            found.append(words.rate("complaint-rate", row.complained, row.sent, self._limits.complaint_rate))
         return found
 
     # -- silence ---------------------------------------------------------------------------------------------
@@ -152,7 +141,7 @@ class Watch:
         for source, at in last.items():
             if now - at > SHORTEST_SILENCE:
                 allowed = await self._allowed(source, at)
-                found += [_silence(source, at, allowed)] if allowed and now - at > allowed else []
+                found += [words.silence(source, at, allowed / SILENCES)] if allowed and now - at > allowed else []
         return found
 
     async def _allowed(self, source: str, last: datetime) -> timedelta | None:
@@ -182,15 +171,15 @@ class Watch:
             if worker or not run.waits:
                 groups.setdefault(run.deployment, []).append(run)
         found = Found()
-        found.add({"stuck-run"}, [_stuck(name, runs, now) for name, runs in groups.items()])
+        found.add({"stuck-run"}, [words.stuck(name, runs, now) for name, runs in groups.items()])
         return found
 
     async def quota(self, account: Account, now: datetime) -> Found:
         """The quota used up, or near its end."""
         used_up, _ = await self._quota_used_up(now)
-        findings = [_used_up()] if used_up else []
+        findings = [words.used_up()] if used_up else []
         try:
-            near = [_near_end(a) for a in await account.allowances() if a.used >= NEAR_END * a.limit]
+            near = [words.near_end(a) for a in await account.allowances() if a.used >= NEAR_END * a.limit]
         except RetryLater:
             return _only({"quota"}, findings, unknown={"quota:"})
         except ServiceError as error:
@@ -201,210 +190,3 @@ class Watch:
 
 def _only(kinds: set[str], findings: list[Finding], unknown: set[str] | None = None) -> Found:
     return Found(findings, kinds, unknown or set())
-
-
-# -- words -----------------------------------------------------------------------------------------------------------
-
-
-def many(count: int, what: str) -> str:
-    """1 mail, 2 mails."""
-    return f"{count} {what}" + ("" if count == 1 else "s")
-
-
-def _because(reason: str | None, reasons: int = 1) -> str:
-    if not reason:
-        return ""
-    more = f" (and {many(reasons - 1, 'other reason')})" if reasons > 1 else ""
-    return f"Because: {_cut(reason)}{more}\n"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
-
-
-def _dead_events(row: Any) -> Finding:
-    source, times, day = row.source, row.times, row.day
-    state, reason, reasons = row.state, row.reason, row.reasons
-    if state == "failed":
-        title = f"{many(times, 'webhook')} of {source} failed: no mails will come of " + (
-            "it" if times == 1 else "them"
-        )
-        cure = f"Mend that, then: tidings events replay --failed --since {day}"
-    else:
-        title = f"{many(times, 'webhook')} of {source} " + ("was" if times == 1 else "were") + " not understood"
-        cure = (
-            "Its sender is known, and its body is not valid: mend the sender, or update Tidings, then: "
-            "tidings events replay <id>"
-        )
-    body = f"{_because(reason, reasons)}{cure}\nMore: tidings events list --state {state} --source {source}"
-    return Finding("dead-letter", title, body, subject=f"events/{source}/{state}/{day}")
-
-
-def _dead_mails(row: Any) -> Finding:
-    template, times, day = row.template, row.times, row.day
-    state, reason, reasons = row.state, row.reason, row.reasons
-    if state == "failed":
-        title = f"{many(times, 'mail')} of {template} failed and will not go out"
-        cure = f"Mend that, then: tidings messages retry --template {template}"
-    else:
-        title = f"Whether {many(times, 'mail')} of {template} left is not known"
-        cure = (
-            "Look into Resend's list. To send all the same: "
-            f"tidings messages retry --template {template} --may-be-sent-twice"
-        )
-    body = f"{_because(reason, reasons)}{cure}\nMore: tidings messages retry --template {template} --dry-run"
-    return Finding("dead-letter", title, body, subject=f"mails/{template}/{state}/{day}")
-
-
-def _late_mail(row: Any, now: datetime) -> Finding:
-    template, times, since, reason = row.template, row.times, row.since, row.reason
-    minutes = (now - since).total_seconds() / 60
-    title = (
-        f"{many(times, 'mail')} of {template} " + ("is" if times == 1 else "are") + f" late, up to {minutes:.0f} min"
-    )
-    body = (
-        f"{_because(reason)}Due since {since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC. They go out by themselves as soon "
-        "as Prefect, a worker, Notion and Resend all work. Which of them does not: tidings doctor\n"
-        "More: the runs of the sending deployment in Prefect"
-    )
-    return Finding("late-mail", title, body, subject=template)
-
-
-def _rate(kind: str, times: int, sent: int, limit: float) -> Finding:
-    bounced = kind == "bounce-rate"
-    title = f"{times} of {sent} mails of the last 24 h " + ("bounced" if bounced else "were called spam")
-    cause = (
-        "Addresses that do not exist, or a domain that receivers refuse. Look at where the addresses come from, and at "
-        "SPF, DKIM and DMARC (tidings doctor)."
-        if bounced
-        else "People do not expect these mails, or do not see how to leave. Look at the form's consent and the copy."
-    )
-    shown = f"That is {times / sent:.1%}; the limit is {limit:.1%}, and Resend pauses accounts that stay above its own."
-    return Finding(kind, title, f"{shown} {cause}\nMore: resend.com/emails, tidings suppress list")
-
-
-def _silence(source: str, last: datetime, allowed: timedelta) -> Finding:
-    at = f"{last.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    body = (
-        f"Nothing came since {at}. In the four weeks before, it was never silent for more than "
-        f"{_hours(allowed / SILENCES)}. Is the website or calendar still posting to this address? Post a test, and "
-        "look at the sender's own log of its webhooks: Calendly switches a webhook off after 24 h of failures.\n"
-        f"More: tidings doctor, tidings events list --source {source}"
-    )
-    return Finding("source-silent", f"The webhook {source} is silent since {at}", body, subject=source)
-
-
-def _hours(time: timedelta) -> str:
-    minutes = time.total_seconds() / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
-
-
-def _stuck(deployment: str, runs: Sequence[Stuck], now: datetime) -> Finding:
-    oldest = min(runs, key=lambda run: run.since)
-    minutes = (now - oldest.since).total_seconds() / 60
-    doing = "wait for a worker although one is there" if all(r.waits for r in runs) else "do not come to an end"
-    title = f"{many(len(runs), 'run')} of {deployment} {doing}, up to {minutes:.0f} min"
-    body = (
-        f"The oldest is {oldest.id}. The worker is stuck or has too much to do: look at its log and restart it "
-        "(tidings worker); what a run leaves undone gets another by itself.\n"
-        f"More: Prefect's dashboard, flow runs of {deployment}"
-    )
-    return Finding("stuck-run", title, body, subject=deployment)
-
-
-def _used_up() -> Finding:
-    body = (
-        "Mails wait, and go out by themselves when Resend takes mails again. Until then nothing leaves. Get a larger "
-        "plan at resend.com/settings/billing if that is too late.\nMore: resend.com/settings/usage"
-    )
-    return Finding("quota", "Resend's quota is used up: mails wait", body, subject="used-up")
-
-
-def _near_end(allowance: Allowance) -> Finding:
-    title = f"{allowance.used} of {allowance.limit} mails of Resend's {allowance.period} quota are used"
-    body = (
-        "When it is used up, mails wait until Resend counts anew. Get a larger plan at resend.com/settings/billing if "
-        "more are due.\nMore: resend.com/settings/usage"
-    )
-    return Finding("quota", title, body, subject=allowance.period)
-
-
-# -- checks ----------------------------------------------------------------------------------------------------------
-
-#: What a check can only tell when another is well.
-BEHIND: Mapping[str, str] = {"deployments": "prefect", "worker": "prefect", "templates": "notion"}
-#: A check that has never been well since this process began gets longer: everything is starting.
-LOOKS, LOOKS_AT_START = 2, 6
-#: How the check of Prefect begins when it answers, to everybody.
-OPEN_PREFECT = "Prefect's API lets anyone in"
-PLAIN = {
-    "ledger": "The ledger (PostgreSQL) is not as this code needs it",
-    "prefect": "Prefect is not as it must be",
-    "deployments": "Prefect's deployments do not fit the code: webhooks start nothing",
-    "worker": "No worker does the work: mails do not leave",
-    "notion": "Notion cannot be read as it is",
-    "templates": "Templates in Notion cannot be sent",
-    "resend": "Resend is not ready to send",
-    "resend-webhook": "Resend's reports do not arrive",
-    "clock": "A clock is wrong",
-    "alerts": "Not everybody can be told of alerts",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What a check said, and when (any clock): the same look seen twice counts once."""
-
-    at: float
-    #: What is wrong; None when nothing is, or when nobody can tell.
-    problem: str | None
-
-
-class Checks:
-    """Which checks fail: twice in a row before somebody is told, and well twice before it is over."""
-
-    def __init__(self, *, starting: bool) -> None:
-        """`starting`: everything may be starting together with this process, so the first looks say little."""
-        self._looks: dict[str, list[Look]] = {}
-        self._was_well: set[str] = set()
-        self._starting = starting
-
-    def judge(self, looks: Mapping[str, Look]) -> Found:
-        found = Found(kinds={"not-ready", "prefect-down"})
-        failing = {name for name, look in looks.items() if look.problem}
-        for name, look in looks.items():
-            if BEHIND.get(name) in failing:
-                found.unknown |= _keys(name)
-                continue
-            self._remember(name, look)
-            self._decide(name, look, found)
-        return found
-
-    def _remember(self, name: str, look: Look) -> None:
-        known = self._looks.setdefault(name, [])
-        if not known or known[-1].at != look.at:
-            known.append(look)
-        del known[:-LOOKS_AT_START]
-        if look.problem is None:
-            self._was_well.add(name)
-
-    def _decide(self, name: str, look: Look, found: Found) -> None:
-        wanted = LOOKS if name in self._was_well or not self._starting else LOOKS_AT_START
-        last = self._looks[name][-(wanted if look.problem else LOOKS) :]
-        agreed = len({each.problem is None for each in last}) == 1
-        if not agreed or len(last) < (wanted if look.problem else LOOKS):
-            found.unknown |= _keys(name)
-        elif look.problem:
-            found.findings.append(_failing(name, look.problem))
-
-
-def _keys(name: str) -> set[str]:
-    return {f"not-ready:{name}", *(["prefect-down"] if name == "prefect" else [])}
-
-
-def _failing(name: str, problem: str) -> Finding:
-    if name == "prefect" and not problem.startswith(OPEN_PREFECT):
-        then = "Webhooks are still taken in; their mails leave when Prefect is back. Start it, and look at its log."
-        return Finding("prefect-down", "Prefect does not answer", f"{problem}\n{then}\nMore: tidings doctor")
-    body = f"{_cut(problem)}\nMore: tidings doctor, or /health/ready"
-    return Finding("not-ready", PLAIN.get(name, f"The check {name!r} fails"), body, subject=name)

@@ -25,19 +25,23 @@ from tidings.doctor.public import public
 from tidings.doctor.run import examine
 from tidings.doctor.telling import WATCHED, nobody_watches
 from tidings.errors import LedgerUnavailable, TidingsError
+from tidings.findings import Found
 from tidings.ledger import alerts as ledger_alerts
 from tidings.ledger.memory import Memory
+from tidings.looks import Checks, Look
 from tidings.ports import Channels, Tone
 from tidings.readiness import CHECKS
 from tidings.settings import Settings
 from tidings.telling import FIRST_PAUSE, Message, Teller, send
-from tidings.watch import Checks, Found, Limits, Look, Watch
+from tidings.watch import Limits, Watch
 from tidings.wiring import App, utc_now
 
 log = logging.getLogger("tidings.watch")
 
 #: The quota costs a request to Resend, so it is looked at in every so manieth look.
 QUOTA_LOOKS = 15
+#: After Prefect or the worker was away, what waits takes at least so long to be taken up.
+SETTLING = timedelta(seconds=60)
 #: A web server that restarts is away for some seconds.
 SECOND_TRY_SECONDS = 10.0
 
@@ -62,15 +66,16 @@ class Watcher:
         self._teller = Teller(parts.ledger, channels, settings.public_url)
         self._memory = Memory(parts.ledger)
         self._rounds = 0
+        self._well_since: datetime | None = None
 
     async def round(self, now: datetime) -> None:
         """Look, note, tell. Raises LedgerUnavailable."""
         looks = await self._looks()
-        well = all(looks[name].problem is None for name in ("prefect", "worker"))
+        settled = self._settled(looks, now)
         for found in (
             self._checks.judge(looks),
             await self._watch.ledger(now),
-            await self._watch.runs(self._parts.runs, now, worker=well),
+            await self._watch.runs(self._parts.runs, now, worker=settled),
             await self._quota(now),
             Found(await canary_findings(self._parts.ledger, self._parts.settings, now), {CANARY}),
         ):
@@ -78,6 +83,14 @@ class Watcher:
         await self._memory.remember(WATCHED, "")
         await self._teller.tell(now)
         self._rounds += 1
+
+    def _settled(self, looks: Mapping[str, Look], now: datetime) -> bool:
+        """Whether Prefect and a worker have been there for so long that no run should wait any more."""
+        if any(looks[name].problem for name in ("prefect", "worker")):
+            self._well_since = None
+            return False
+        self._well_since = self._well_since or now
+        return now - self._well_since >= max(SETTLING, timedelta(minutes=self._parts.settings.late_after_minutes))
 
     async def _quota(self, now: datetime) -> Found:
         looked_at = self._rounds % QUOTA_LOOKS == 0

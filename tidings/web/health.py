@@ -14,8 +14,8 @@ from fastapi.responses import JSONResponse
 from tidings.doctor.check import Check, State, Word, wrong
 from tidings.errors import LedgerUnavailable, RetryLater
 from tidings.instance import instance_of
+from tidings.looks import Look
 from tidings.readiness import CHECKS
-from tidings.watch import Look
 from tidings.web.gate import Gate
 from tidings.wiring import App, utc_now
 
