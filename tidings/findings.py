@@ -129,7 +129,7 @@ def stuck(deployment: str, runs: Sequence[Stuck], now: datetime) -> Finding:
     title = f"{many(len(runs), 'run')} of {deployment} {'is' if len(runs) == 1 else 'are'} {doing}"
     body = (
         f"The oldest is {oldest.id}, so for {length(now - oldest.since)}. The worker is stuck or has too "
-        "much to do: look at its log and restart it (tidings worker); what a run leaves undone gets another by itself.\n"
+        "much to do: look at its log and restart it (tidings worker). What a run leaves undone gets another run.\n"
         f"More: Prefect's dashboard, flow runs of {deployment}"
     )
     return Finding("stuck-run", title, body, subject=deployment)

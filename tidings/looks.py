@@ -14,13 +14,13 @@ BEHIND: Mapping[str, str] = {"deployments": "prefect", "worker": "prefect", "tem
 LOOKS = 2
 #: A check that has never been well since this process began is given so many seconds: everything is starting.
 START_SECONDS = 90.0
-#: How the check of Prefect begins when it answers, to everybody.
-OPEN_PREFECT = "Prefect's API lets anyone in"
+#: How the check of Prefect begins when it answers, to everybody; and that of the worker when there is none.
+OPEN_PREFECT, NO_WORKER = "Prefect's API lets anyone in", "no worker"
 PLAIN = {
     "ledger": "The ledger (PostgreSQL) is not as this code needs it",
     "prefect": "Prefect is not as it must be",
     "deployments": "Prefect's deployments do not fit the code: webhooks start nothing",
-    "worker": "No worker does the work: mails do not leave",
+    "worker": "The worker runs another code than the web server",
     "notion": "Notion cannot be read as it is",
     "templates": "Templates in Notion cannot be sent",
     "resend": "Resend is not ready to send",
@@ -89,5 +89,7 @@ def _failing(name: str, problem: str) -> Finding:
     if name == "prefect" and not problem.startswith(OPEN_PREFECT):
         then = "Webhooks are still taken in; their mails leave when Prefect is back. Start it, and look at its log."
         return Finding("prefect-down", "Prefect does not answer", f"{problem}\n{then}\nMore: tidings doctor")
-    body = f"{cut(problem)}\nMore: tidings doctor, or /health/ready"
-    return Finding("not-ready", PLAIN.get(name, f"The check {name!r} fails"), body, subject=name)
+    title = PLAIN.get(name, f"The check {name!r} fails")
+    if name == "worker" and problem.startswith(NO_WORKER):
+        title = "No worker is there: mails do not leave"
+    return Finding("not-ready", title, f"{cut(problem)}\nMore: tidings doctor, or /health/ready", subject=name)

@@ -6,7 +6,7 @@ from tidings.doctor import engine, providers, public, senders, store, telling
 from tidings.doctor.check import Check
 
 #: Seconds that a word is good for: of our own parts, of what costs a request elsewhere, of what seldom changes.
-NEAR, FAR, SELDOM = 5.0, 60.0, 300.0
+NEAR, FAR, SELDOM = 5.0, 60.0, 240.0
 #: What every server asks again and again.
 CHECKS = (
     Check("ledger", store.ledger, NEAR),

@@ -48,13 +48,14 @@ def opening(rows: Sequence[Any], public_url: str) -> Message:
 
 def ending(rows: Sequence[Any]) -> Message:
     """One message for alerts of one kind that are over."""
-    lines = [
-        f"- {row.title}: over since {row.recovered_at:%H:%M:%S} UTC, after {length(row.recovered_at - row.opened_at)}"
-        for row in rows[:MOST]
-    ]
+    lines = [f"- {row.title}: {_ended(row)}" for row in rows[:MOST]]
     lines += [f"… and {len(rows) - MOST} more"] if len(rows) > MOST else []
     what = rows[0].title if len(rows) == 1 else f"{len(rows)} alerts of the kind {rows[0].kind}"
     return Message(f"Tidings: over: {what}", _cut("\n".join(lines), LONGEST), Tone.SUCCESS)
+
+
+def _ended(row: Any) -> str:
+    return f"over since {row.recovered_at:%H:%M:%S} UTC, after {length(row.recovered_at - row.opened_at)}"
 
 
 def _list(rows: Sequence[Any]) -> str:

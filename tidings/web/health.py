@@ -25,6 +25,8 @@ router = APIRouter(tags=["health"])
 CHECK_SECONDS = 8.0
 #: What the words' freshness is made for.
 USUAL_WATCH_SECONDS = 20.0
+#: For how many seconds the word of a check is good that has found something wrong.
+AGAIN_WHEN_WRONG = 15.0
 #: How long `/health` waits for the ledger's id, and how long it does without before it asks again.
 INSTANCE_SECONDS, AGAIN_SECONDS = 1.0, 5.0
 
@@ -72,10 +74,18 @@ class Readiness:
         }
 
     async def _refresh(self, now: float) -> None:
-        stale = [c for c in CHECKS if c.name not in self._known or now - self._known[c.name][0] > c.fresh * self._pace]
+        stale = [check for check in CHECKS if self._is_stale(check, now)]
         words = await asyncio.gather(*[self._word(check) for check in stale])
         self._known |= {check.name: (now, word) for check, word in zip(stale, words, strict=True)}
         self._known = {check.name: self._known[check.name] for check in CHECKS}
+
+    def _is_stale(self, check: Check, now: float) -> bool:
+        """What is wrong is asked about again soon: it may have been a moment's, or be mended by now."""
+        if check.name not in self._known:
+            return True
+        at, word = self._known[check.name]
+        fresh = min(check.fresh, AGAIN_WHEN_WRONG) if word.state is State.WRONG else check.fresh
+        return now - at > fresh * self._pace
 
     async def _word(self, check: Check) -> Word:
         """The check's word; the one before when the service asks us to slow down."""
