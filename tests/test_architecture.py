@@ -53,6 +53,7 @@ OUTSIDE = {"httpx", "notion_client", "resend", "prefect", "fastapi", "starlette"
 WIRED = ("tidings.adapters", "tidings.web", "tidings.wiring")
 MAY_IMPORT_FLOWS = {"tidings/adapters/deploy.py", "tidings/warm.py"}
 MAY_IMPORT_PREFECT = {
+    "tidings/adapters/automations.py",
     "tidings/adapters/prefect.py",
     "tidings/adapters/deploy.py",
     "tidings/adapters/blocks.py",

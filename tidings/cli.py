@@ -20,7 +20,7 @@ from tidings.commands.alerts import alerts_app
 from tidings.commands.canary import canary
 from tidings.commands.doctor import doctor
 from tidings.commands.reconcile import reconcile
-from tidings.errors import TidingsError
+from tidings.errors import ConfigError, TidingsError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -105,13 +105,16 @@ def migrate() -> None:
 
 @app.command()
 def deploy() -> None:
-    """Create or update Prefect's work pool and every deployment. Harmless to repeat."""
+    """Create or update Prefect's work pool, every deployment and automation. Harmless to repeat."""
     from tidings.adapters.blocks import settings_of_this_process
     from tidings.adapters.deploy import deploy as run
+    from tidings.adapters.notify import complaints
     from tidings.adapters.prefect import PrefectRuns, open_client
     from tidings.campaign import load_campaigns
 
     settings = settings_of_this_process()
+    if settings.alert_urls and (problems := complaints(settings.alert_urls.get_secret_value())):
+        raise ConfigError(problems)
 
     async def go() -> list[str]:
         async with open_client() as client:

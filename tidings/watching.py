@@ -24,7 +24,7 @@ from tidings.doctor.check import State
 from tidings.doctor.public import public
 from tidings.doctor.run import examine
 from tidings.doctor.telling import WATCHED, nobody_watches
-from tidings.errors import LedgerUnavailable, TidingsError
+from tidings.errors import LedgerUnavailable, ServiceError, TidingsError
 from tidings.findings import Found
 from tidings.ledger import alerts as ledger_alerts
 from tidings.ledger.memory import Memory
@@ -40,6 +40,8 @@ log = logging.getLogger("tidings.watch")
 
 #: The quota costs a request to Resend, so it is looked at in every so manieth look.
 QUOTA_LOOKS = 15
+#: In every so manieth look Prefect is told that somebody watches: once a minute.
+SAYING_LOOKS = 3
 #: After Prefect or the worker was away, what waits takes at least so long to be taken up.
 SETTLING = timedelta(seconds=60)
 #: A web server that restarts is away for some seconds.
@@ -82,7 +84,18 @@ class Watcher:
             await note(self._parts.ledger, found.findings, found.kinds, now, unknown=found.unknown)
         await self._memory.remember(WATCHED, "")
         await self._teller.tell(now)
+        await self._say(now)
         self._rounds += 1
+
+    async def _say(self, now: datetime) -> None:
+        """Tell Prefect that somebody watches, where its automations wait for it."""
+        settings = self._parts.settings
+        if settings.alert_urls is None or self._rounds % SAYING_LOOKS:
+            return
+        try:
+            await self._parts.runs.say_watched(settings.work_pool, now)
+        except ServiceError as error:  # the checks have seen that
+            log.info("watch.not_said", extra={"error": str(error)})
 
     def _settled(self, looks: Mapping[str, Look], now: datetime) -> bool:
         """Whether Prefect and a worker have been there for so long that no run should wait any more."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
@@ -44,10 +44,17 @@ CANARY_DEPLOYMENT = "tidings-canary"
 #: A deployment's servers start after `tidings deploy`, and proxies learn of them later still.
 AFTER_DEPLOYMENT = timedelta(minutes=2)
 RECONCILE_DEPLOYMENT = "tidings-reconcile"
+#: The event by which whoever watches tells Prefect so.
+WATCHED_EVENT = "tidings.watched"
 #: Prefect's page size for run queries.
 PAGE = 200
 #: States of a run that a worker has taken.
 UNDER_WAY = frozenset({StateType.PENDING, StateType.RUNNING, StateType.CANCELLING})
+
+
+def watched_resource(pool: str) -> str:
+    """What the event is about: the Tidings whose work this pool has."""
+    return f"tidings.watch.{pool}"
 
 
 class PrefectRuns:
@@ -219,6 +226,17 @@ class PrefectRuns:
             flow_run_name=f"reconciliation · {now:%Y-%m-%d %H:%M} UTC",
         )
         return run.id
+
+    async def say_watched(self, pool: str, now: datetime) -> None:
+        """Tell Prefect that somebody watches; its automations notice when nobody says so any more."""
+        event = {
+            "id": str(uuid4()),
+            "occurred": now.isoformat(),
+            "event": WATCHED_EVENT,
+            "resource": {"prefect.resource.id": watched_resource(pool)},
+        }
+        async with prefect_errors("events"):
+            await self.client.request("POST", "/events", json=[event])
 
     async def ping(self) -> None:
         """Raises RetryLater when Prefect's API does not answer."""

@@ -12,6 +12,8 @@ from tidings.wiring import App
 
 #: Under which it is remembered when somebody last looked at everything.
 WATCHED = "alerts-watched"
+#: How the word begins that whoever watches knows to be over.
+NOBODY = "nobody has looked"
 #: So many times WATCH_SECONDS without a look, and nobody watches.
 MISSED_LOOKS = 6
 
@@ -22,7 +24,7 @@ async def alerts(parts: App, now: datetime) -> Word:
     since = await memory.since(WATCHED)
     if since is not None and nobody_watches(parts.settings, since, now):
         return wrong(
-            f"nobody has looked for what is wrong since {since:%Y-%m-%d %H:%M:%S} UTC; restart the web server, and "
+            f"{NOBODY} for what is wrong since {since:%Y-%m-%d %H:%M:%S} UTC; restart the web server, and "
             "look for watch.failed in its log"
         )
     if trouble := await memory.recall(TROUBLE):
