@@ -137,8 +137,12 @@ def worker() -> None:
     start_fork_server(PRELOAD)
 
     from tidings.adapters.blocks import settings_of_this_process
+    from tidings.adapters.notify import complain_apart
 
-    serve(settings_of_this_process())
+    settings = settings_of_this_process()
+    if settings.alert_urls:
+        complain_apart(settings.alert_urls.get_secret_value())
+    serve(settings)
 
 
 @notion_app.command("init")

@@ -13,6 +13,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from tidings.canary import canary_findings
 from tidings.doctor.check import State
 from tidings.doctor.public import public
 from tidings.doctor.run import examine
-from tidings.doctor.telling import WATCHED, nobody_watches
+from tidings.doctor.telling import NOBODY, WATCHED, nobody_watches
 from tidings.errors import LedgerUnavailable, ServiceError, TidingsError
 from tidings.findings import Found
 from tidings.ledger import alerts as ledger_alerts
@@ -72,7 +73,7 @@ class Watcher:
 
     async def round(self, now: datetime) -> None:
         """Look, note, tell. Raises LedgerUnavailable."""
-        looks = await self._looks()
+        looks = {name: _without_us(look) for name, look in (await self._looks()).items()}
         settled = self._settled(looks, now)
         for found in (
             self._checks.judge(looks),
@@ -84,18 +85,9 @@ class Watcher:
             await note(self._parts.ledger, found.findings, found.kinds, now, unknown=found.unknown)
         await self._memory.remember(WATCHED, "")
         await self._teller.tell(now)
-        await self._say(now)
+        if self._rounds % SAYING_LOOKS == 0:
+            await _say_watched(self._parts, now)
         self._rounds += 1
-
-    async def _say(self, now: datetime) -> None:
-        """Tell Prefect that somebody watches, where its automations wait for it."""
-        settings = self._parts.settings
-        if settings.alert_urls is None or self._rounds % SAYING_LOOKS:
-            return
-        try:
-            await self._parts.runs.say_watched(settings.work_pool, now)
-        except ServiceError as error:  # the checks have seen that
-            log.info("watch.not_said", extra={"error": str(error)})
 
     def _settled(self, looks: Mapping[str, Look], now: datetime) -> bool:
         """Whether Prefect and a worker have been there for so long that no run should wait any more."""
@@ -108,6 +100,21 @@ class Watcher:
     async def _quota(self, now: datetime) -> Found:
         looked_at = self._rounds % QUOTA_LOOKS == 0
         return await self._watch.quota(self._parts.resend, now) if looked_at else Found()
+
+
+async def _say_watched(parts: App, now: datetime) -> None:
+    """Tell Prefect that somebody watches, where its automations wait for it."""
+    if parts.settings.alert_urls is None:
+        return
+    try:
+        await parts.runs.say_watched(parts.settings.work_pool, now)
+    except ServiceError as error:  # the checks have seen that
+        log.info("watch.not_said", extra={"error": str(error)})
+
+
+def _without_us(look: Look) -> Look:
+    """A check may still say that nobody watches, while we do."""
+    return replace(look, problem=None) if (look.problem or "").startswith(NOBODY) else look
 
 
 async def watch(parts: App, looks: Looks, now: Callable[[], datetime]) -> None:
@@ -225,7 +232,8 @@ async def _nobody_watches(parts: App, now: datetime) -> bool:
 async def _look_at_the_web(parts: App, now: datetime) -> None:
     word = await public(parts, now)
     if word.state is State.WRONG:
-        await asyncio.sleep(SECOND_TRY_SECONDS)
+        await _say_watched(parts, now)  # before Prefect thinks that nobody does
+        await asyncio.sleep(min(SECOND_TRY_SECONDS, parts.settings.watch_seconds))
         word = await public(parts, now)
     found = []
     if word.state is State.WRONG:
