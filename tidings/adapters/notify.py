@@ -155,6 +155,8 @@ _hearing = _Hearing(logging.WARNING)
 
 
 def _listen() -> None:
+    # It logs every address that is asked, with its path.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     logger = logging.getLogger("apprise")
     logger.propagate = False
     logger.handlers = [_hearing]
