@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from tidings.errors import KeyReused, MessageRefused, OutcomeUnknown, Refused, RetryLater
-from tidings.model import Slot, Template, UnderWay
+from tidings.model import Slot, Stuck, Template, UnderWay
 
 
 @dataclass
@@ -39,6 +39,8 @@ class FakeRuns:
     #: Runs that a worker has taken, as Prefect believes; and those that were said to be dead.
     taken: list[UnderWay] = field(default_factory=list)
     buried: list[UUID] = field(default_factory=list)
+    #: Runs that do not get on.
+    halted: list[Stuck] = field(default_factory=list)
     #: Every call that reached it, repeats of a key too.
     calls: list[str] = field(default_factory=list)
 
@@ -87,6 +89,10 @@ class FakeRuns:
     async def under_way(self) -> list[UnderWay]:
         self._reach()
         return list(self.taken)
+
+    async def stuck(self, *, under_way_since: datetime, late_since: datetime) -> list[Stuck]:
+        self._reach()
+        return [run for run in self.halted if run.since < (late_since if run.waits else under_way_since)]
 
     async def bury(self, run_id: UUID) -> None:
         self.buried.append(run_id)

@@ -28,6 +28,8 @@ USE_CASES = (
     "instance",
     "metrics",
     "progress",
+    "telling",
+    "watch",
 )
 PURE = (
     "consent",
@@ -51,6 +53,7 @@ OUTSIDE = {"httpx", "notion_client", "resend", "prefect", "fastapi", "starlette"
 WIRED = ("tidings.adapters", "tidings.web", "tidings.wiring")
 MAY_IMPORT_FLOWS = {"tidings/adapters/deploy.py", "tidings/warm.py"}
 MAY_IMPORT_PREFECT = {
+    "tidings/adapters/automations.py",
     "tidings/adapters/prefect.py",
     "tidings/adapters/deploy.py",
     "tidings/adapters/blocks.py",

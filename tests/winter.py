@@ -21,6 +21,7 @@ class Hello(Payload):
     business_name: str | None = None
     consent: bool | None = True
     sent_at: AwareDatetime | None = None
+    mood: str | None = None
 
     def contact(self) -> ContactFacts | None:
         return ContactFacts(self.email.lower(), self.first_name, self.business_name, self.consent)
@@ -30,6 +31,9 @@ class Hello(Payload):
 
     def ignored_because(self) -> str | None:
         return None if self.consent is not False else "the contact gave no consent to be mailed"
+
+    def segment(self) -> str | None:
+        return self.mood
 
     def sent_elsewhere(self) -> Mapping[int, datetime]:
         return {1: self.sent_at} if self.sent_at else {}

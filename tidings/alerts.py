@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from tidings.ledger import Ledger
 from tidings.ledger import alerts as ledger_alerts
+from tidings.redact import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,15 @@ class Finding:
         return f"{self.kind}:{self.subject}" if self.subject else self.kind
 
 
+def hot_lead(event_id: UUID, source: str, segment: str) -> Finding:
+    """A new contact that somebody should call. No address: that is asked for with the event's id."""
+    body = (
+        f"It came in by {source} as event {event_id}. Somebody should get in touch soon.\n"
+        f"Who it is: tidings events show {event_id}; the whole story: tidings contact <address>"
+    )
+    return Finding("hot-lead", f"A {segment} contact has come in by {source}", body, str(event_id), lasting=False)
+
+
 async def note(
     ledger: Ledger,
     findings: Sequence[Finding],
@@ -53,8 +64,8 @@ async def note(
                 connection,
                 key=each.key,
                 kind=each.kind,
-                title=each.title,
-                body=each.body,
+                title=redact(each.title),
+                body=redact(each.body),
                 lasting=each.lasting,
                 now=now,
             )

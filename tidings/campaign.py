@@ -254,6 +254,8 @@ class Campaign:
     #: Contexts that `tidings templates check` renders every template with, one for each kind of contact.
     samples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     folder: Path = Path()
+    #: Segments whose new contacts the team is told of at once (alerts of the kind hot-lead).
+    hot_segments: frozenset[str] = frozenset()
     #: Tidings' own, for no people: counted in no figure, shown in no documentation, and let in by our own signature
     #: only.
     internal: bool = False

@@ -16,10 +16,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tidings.commands.alerts import alerts_app
 from tidings.commands.canary import canary
 from tidings.commands.doctor import doctor
 from tidings.commands.reconcile import reconcile
-from tidings.errors import TidingsError
+from tidings.errors import ConfigError, TidingsError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +40,7 @@ app.add_typer(events_app, name="events")
 app.add_typer(messages_app, name="messages")
 app.add_typer(suppress_app, name="suppress")
 app.add_typer(consent_app, name="consent")
+app.add_typer(alerts_app, name="alerts")
 app.command()(doctor)
 app.command()(canary)
 app.command()(reconcile)
@@ -103,13 +105,16 @@ def migrate() -> None:
 
 @app.command()
 def deploy() -> None:
-    """Create or update Prefect's work pool and every deployment. Harmless to repeat."""
+    """Create or update Prefect's work pool, every deployment and automation. Harmless to repeat."""
     from tidings.adapters.blocks import settings_of_this_process
     from tidings.adapters.deploy import deploy as run
+    from tidings.adapters.notify import complaints
     from tidings.adapters.prefect import PrefectRuns, open_client
     from tidings.campaign import load_campaigns
 
     settings = settings_of_this_process()
+    if settings.alert_urls and (problems := complaints(settings.alert_urls.get_secret_value())):
+        raise ConfigError(problems)
 
     async def go() -> list[str]:
         async with open_client() as client:
@@ -132,8 +137,12 @@ def worker() -> None:
     start_fork_server(PRELOAD)
 
     from tidings.adapters.blocks import settings_of_this_process
+    from tidings.adapters.notify import complain_apart
 
-    serve(settings_of_this_process())
+    settings = settings_of_this_process()
+    if settings.alert_urls:
+        complain_apart(settings.alert_urls.get_secret_value())
+    serve(settings)
 
 
 @notion_app.command("init")

@@ -14,9 +14,19 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidings.campaign import Campaigns
-from tidings.errors import CopyError, KeyReused, MessageRefused, OutcomeUnknown, Refused, RetryLater, ServiceError
+from tidings.errors import (
+    CopyError,
+    KeyReused,
+    MessageRefused,
+    OutcomeUnknown,
+    QuotaExhausted,
+    Refused,
+    RetryLater,
+    ServiceError,
+)
 from tidings.ledger import Ledger, mails, outcomes, permission
 from tidings.ledger.mails import Claim, ClaimedMessage
+from tidings.ledger.memory import Memory
 from tidings.logs import tell
 from tidings.model import ASKING, MessageState, Template
 from tidings.ports import LISTED_MOST, Copy, Sender, Turns
@@ -32,6 +42,8 @@ KEY_LIFETIME = timedelta(hours=23)
 PATIENCE = 60.0
 #: How long a claim rests, in seconds, after Resend refused our set-up.
 REFUSED_PAUSE = 60.0
+#: Under which it is remembered that the quota is used up: until when mails wait for it.
+USED_UP = "resend-quota-used-up"
 #: By how much Resend's clock and the ledger's may differ.
 CLOCKS = timedelta(minutes=5)
 #: So long after a call Resend's list is believed to have all that it took. Resend names no time; the same clocks
@@ -462,6 +474,9 @@ async def send_next(delivery: Delivery, selection: Selection, run_id: UUID | Non
         done.add(await delivery.hand_over(claim, run_id))
     except RetryLater as error:
         await delivery.leave(claim, error.retry_after)
+        if isinstance(error, QuotaExhausted):
+            until = datetime.now(UTC) + timedelta(seconds=error.retry_after)
+            await Memory(delivery.ledger).remember(USED_UP, until.isoformat())
         raise
     except OutcomeUnknown:
         await delivery.leave(claim, 0.0)

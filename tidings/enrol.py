@@ -9,12 +9,16 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tidings.alerts import hot_lead
 from tidings.campaign import ALWAYS, Campaign, Campaigns, Payload
 from tidings.campaign import Sequence as MailSequence
 from tidings.consent import evidence
 from tidings.errors import CopyError
 from tidings.joining import follow_bookings, not_started, understand
 from tidings.ledger import Ledger, inbox, mails, permission
+from tidings.ledger import alerts as ledger_alerts
 from tidings.ledger import facts as ledger_facts
 from tidings.ledger.mails import LastRound
 from tidings.logs import tell
@@ -122,6 +126,7 @@ async def _store(
         rounds = await mails.last_rounds(connection, starting)
         entering = [_entering(p, rounds.get((p.campaign, p.sequence, p.key))) for p in starting]
         new = await mails.enrol(connection, [p for p in entering if isinstance(p, Plan)], now)
+        await _tell_of_hot(connection, campaigns, [p for p in plans if p.event_id in new], events, now)
         for name in {p.campaign for p in plans}:
             theirs = {p.contact_id for p in plans if p.campaign == name}
             await permission.leave(connection, campaigns[name], theirs, now)
@@ -150,6 +155,17 @@ def _tell(
     tell(log, "event.settled", [{**about[i], "reason": why} for i, why in settled.items()])
     told = [{**about[i], "reason": why} for i, why in failed.items() if i in about]
     tell(log, "event.failed", told, logging.ERROR)
+
+
+async def _tell_of_hot(
+    connection: AsyncConnection, campaigns: Campaigns, plans: Sequence[Plan], events: Sequence[Event], now: datetime
+) -> None:
+    """Note new contacts that the team wants to know of at once, in the transaction that enrols them."""
+    sources = {event.id: event.source for event in events}
+    hot = [(p, p.segment) for p in plans if p.segment and p.segment in campaigns[p.campaign].hot_segments]
+    found = [hot_lead(plan.event_id, sources[plan.event_id], segment) for plan, segment in hot]
+    rows = [{"key": each.key, "title": each.title, "body": each.body} for each in found]
+    await ledger_alerts.happened(connection, "hot-lead", rows, now)
 
 
 def _entering(plan: Plan, last: LastRound | None) -> Plan | str:

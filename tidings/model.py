@@ -384,6 +384,28 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many mails a service lets the account send in a day or a month, and how many of them are used."""
+
+    #: "daily" or "monthly".
+    period: str
+    used: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A Prefect run that does not get on."""
+
+    id: UUID
+    deployment: str
+    #: When it came into its present state, or should have begun.
+    since: datetime
+    #: It waits for a worker; else one has it.
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
 class UnderWay:
     """A Prefect run that a worker has taken."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -117,4 +119,30 @@ class Runs(Protocol):
 
     async def ended(self, run_ids: Sequence[UUID]) -> dict[UUID, str]:
         """Of these runs, those that will not run any more, and how they ended: completed, cancelled, failed, gone."""
+        ...
+
+
+class Tone(StrEnum):
+    """How a message to people sounds; the words are Apprise's."""
+
+    FAILURE = "failure"
+    SUCCESS = "success"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a channel said to a message."""
+
+    #: Which channel, without its address.
+    channel: str
+    #: Why it did not take it; None: it did.
+    problem: str | None = None
+
+
+class Channels(Protocol):
+    """Where people are told."""
+
+    async def send(self, title: str, body: str, tone: Tone) -> list[Answer]:
+        """Give a message to each channel; what each said."""
         ...

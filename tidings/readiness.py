@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tidings.doctor import engine, providers, public, senders, store
+from tidings.doctor import engine, providers, public, senders, store, telling
 from tidings.doctor.check import Check
 
 #: Seconds that a word is good for: of our own parts, of what costs a request elsewhere, of what seldom changes.
-NEAR, FAR, SELDOM = 5.0, 60.0, 300.0
+NEAR, FAR, SELDOM = 5.0, 60.0, 240.0
 #: What every server asks again and again.
 CHECKS = (
     Check("ledger", store.ledger, NEAR),
@@ -18,6 +18,7 @@ CHECKS = (
     Check("templates", providers.templates, FAR),
     Check("resend", providers.resend, FAR),
     Check("resend-webhook", providers.resend_webhook, SELDOM),
+    Check("alerts", telling.alerts, NEAR),
 )
 #: What is slower, or cannot be seen from within the server: a machine need not reach its own public address.
 FURTHER = (

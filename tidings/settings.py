@@ -183,6 +183,9 @@ class Settings(BaseSettings):
         description="Where alerts go, as Apprise addresses (discord://…, mailto://…, ntfy://…), separated by commas; "
         "without any, alerts are only in the log and the ledger",
     )
+    watch_seconds: float = setting(
+        20.0, gt=0, description="How often everything is looked at that somebody is alerted of, in seconds"
+    )
     late_after_minutes: float = setting(
         5.0, gt=0, description="A mail that is due for longer than this and has not left raises an alert"
     )

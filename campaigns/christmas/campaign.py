@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from tidings.campaign import Campaign, Exit, Native, Sequence, Step, Webhook
 from tidings.model import Scheme, Turn
+from tidings.segment import Segment
 
 from .calls import CALENDLY_TURNS, CalcomEvent, CalendlyEvent
 from .examples import BOOKING, CALENDLY, DOCUSIGN, MAYBE, NO_SHOW, ONBOARDING, SIGNUP, STRIPE
@@ -113,4 +114,5 @@ CAMPAIGN = Campaign(
         ),
     ),
     samples=SAMPLES,
+    hot_segments=frozenset({Segment.CRITICAL}),
 )

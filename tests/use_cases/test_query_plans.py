@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -16,13 +17,17 @@ from worlds import TABLES, World, now
 
 from tidings import reconcile
 from tidings.accept import Intake
+from tidings.alerts import note
 from tidings.bench.growth import fill
 from tidings.campaign import load_campaigns
 from tidings.enrol import schedule
 from tidings.ledger import Ledger, inbox, mails
 from tidings.ledger import mirror as mirrored
+from tidings.model import Allowance
 from tidings.outcome import take_reports
 from tidings.settings import ROOT
+from tidings.telling import Teller
+from tidings.watch import Limits, Watch
 
 #: Enough for a plan to differ from that of an empty table; seven mails each.
 CONTACTS = 5_000
@@ -30,6 +35,8 @@ CONTACTS = 5_000
 LARGE = {
     "contact", "event", "enrolment", "message", "claim", "dispatch", "outcome", "booking", "milestone", "suppression",
 }  # fmt: skip
+
+CHRISTMAS = load_campaigns([ROOT / "campaigns"])
 
 Asked = dict[str, Any]
 
@@ -117,6 +124,24 @@ async def test_the_keepers_round__reads_no_large_table_through(large: World) -> 
 
     assert len(asked) > 5
     assert await scans(large.ledger, asked) == {}
+
+
+async def test_a_look_at_what_is_wrong__reads_no_large_table_through(large: World) -> None:
+    watch = Watch(large.ledger, CHRISTMAS, Limits(timedelta(minutes=5), 0.05, 0.001))
+    with recorded(large.ledger) as asked:
+        found = await watch.ledger(now())
+        await watch.quota(NoPlan(), now())
+        await note(large.ledger, found.findings, found.kinds, now())
+        await Teller(large.ledger, None, "https://t.tidings.test").tell(now())
+
+    assert len(asked) > 10
+    assert any("generate_series" in statement for statement in asked)  # some source has a habit that was looked at
+    assert await scans(large.ledger, asked) == {}
+
+
+class NoPlan:
+    async def allowances(self) -> list[Allowance]:
+        return []
 
 
 async def test_what_people_ask_for__reads_no_large_table_through(large: World) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 from prefect import Flow
 from prefect.client.orchestration import PrefectClient
@@ -99,9 +100,14 @@ def wanted(campaigns: Campaigns, canary_hours: float = 0) -> Iterator[Wanted]:
 
 
 async def deploy(client: PrefectClient, campaigns: Campaigns, settings: Settings) -> list[str]:
-    """Create or update the work pool and every deployment; returns their names. Harmless to repeat."""
+    """Create or update the work pool, every deployment and automation; returns their names. Harmless to repeat."""
+    # Apprise comes with them, and others import this module for what it knows of deployments.
+    from tidings.adapters.automations import put_automations
+
     await _work_pool(client, settings.work_pool)
-    return [await _deploy(client, each, settings.work_pool) for each in wanted(campaigns, settings.canary_hours)]
+    every = wanted(campaigns, settings.canary_hours)
+    ids = {each.name: await _deploy(client, each, settings.work_pool) for each in every}
+    return [*ids, *await put_automations(client, settings, ids)]
 
 
 async def _work_pool(client: PrefectClient, name: str) -> None:
@@ -112,11 +118,11 @@ async def _work_pool(client: PrefectClient, name: str) -> None:
         await client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
 
 
-async def _deploy(client: PrefectClient, each: Wanted, pool: str) -> str:
+async def _deploy(client: PrefectClient, each: Wanted, pool: str) -> UUID:
     flow_id = await client.create_flow(each.flow)
     schema = _schema(each.flow)
     schedules = [DeploymentScheduleCreate(schedule=IntervalSchedule(interval=each.every))] if each.every else []
-    await client.create_deployment(
+    return await client.create_deployment(
         flow_id=flow_id,
         name=each.name,
         entrypoint=each.entrypoint,
@@ -132,7 +138,6 @@ async def _deploy(client: PrefectClient, each: Wanted, pool: str) -> str:
         schedules=schedules,
         paused=False,
     )
-    return each.name
 
 
 async def problems(client: PrefectClient, campaigns: Campaigns, pool: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
@@ -20,6 +20,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterExpectedStartTime,
     FlowRunFilterId,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
@@ -29,7 +30,7 @@ from prefect.states import Cancelled, Crashed
 
 from tidings import counts
 from tidings.errors import OutcomeUnknown, Refused, RetryLater
-from tidings.model import Slot, UnderWay
+from tidings.model import Slot, Stuck, UnderWay
 
 SERVICE = "Prefect"
 #: A webhook waits no longer than this for Prefect; then it is answered 202 and dispatched later.
@@ -45,10 +46,17 @@ AFTER_DEPLOYMENT = timedelta(minutes=2)
 RECONCILE_DEPLOYMENT = "tidings-reconcile"
 #: What Prefect's API answers to GET /hello (prefect/server/api/root.py).
 HELLO = "👋"
+#: The event by which whoever watches tells Prefect so.
+WATCHED_EVENT = "tidings.watched"
 #: Prefect's page size for run queries.
 PAGE = 200
 #: States of a run that a worker has taken.
 UNDER_WAY = frozenset({StateType.PENDING, StateType.RUNNING, StateType.CANCELLING})
+
+
+def watched_resource(pool: str) -> str:
+    """What the event is about: the Tidings whose work this pool has."""
+    return f"tidings.watch.{pool}"
 
 
 class PrefectRuns:
@@ -161,6 +169,22 @@ class PrefectRuns:
             runs = await self.client.read_flow_runs(flow_run_filter=wanted, deployment_filter=ours, limit=PAGE)
         return [UnderWay(run.id, run.state.timestamp, run.state.type is StateType.PENDING) for run in runs if run.state]
 
+    async def stuck(self, *, under_way_since: datetime, late_since: datetime) -> list[Stuck]:
+        """Runs of ours that are under way since before then, or should have begun before then and wait for a worker."""
+        late = FlowRunFilter(
+            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])),
+            expected_start_time=FlowRunFilterExpectedStartTime(before_=late_since),
+        )
+        taken = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(UNDER_WAY))))
+        ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["tidings"]))
+        async with prefect_errors("flow runs"):
+            waiting = await self.client.read_flow_runs(flow_run_filter=late, deployment_filter=ours, limit=PAGE)
+            runs = await self.client.read_flow_runs(flow_run_filter=taken, deployment_filter=ours, limit=PAGE)
+            names = {d.id: d.name for d in await self.client.read_deployments(deployment_filter=ours, limit=PAGE)}
+        old = [(r, r.state.timestamp, False) for r in runs if r.state and r.state.timestamp < under_way_since]
+        old += [(r, r.expected_start_time, True) for r in waiting if r.expected_start_time]
+        return [Stuck(r.id, names[r.deployment_id], at, w) for r, at, w in old if r.deployment_id in names]
+
     async def bury(self, run_id: UUID) -> None:
         """Say for a run whose process is gone that it has ended. One that a person was cancelling is cancelled."""
         async with prefect_errors(f"flow run {run_id}"):
@@ -204,6 +228,17 @@ class PrefectRuns:
             flow_run_name=f"reconciliation · {now:%Y-%m-%d %H:%M} UTC",
         )
         return run.id
+
+    async def say_watched(self, pool: str, now: datetime) -> None:
+        """Tell Prefect that somebody watches; its automations notice when nobody says so any more."""
+        event = {
+            "id": str(uuid4()),
+            "occurred": now.isoformat(),
+            "event": WATCHED_EVENT,
+            "resource": {"prefect.resource.id": watched_resource(pool)},
+        }
+        async with prefect_errors("events"):
+            await self.client.request("POST", "/events", json=[event])
 
     async def ping(self) -> None:
         """Raises RetryLater when Prefect's API does not answer, and OutcomeUnknown when it is something else."""

@@ -28,13 +28,15 @@ from tidings.errors import (
     ServiceError,
     TidingsError,
 )
-from tidings.model import Listed, MessageState, Report, Severity
+from tidings.model import Allowance, Listed, MessageState, Report, Severity
 from tidings.ports import LISTED_MOST, Turns
 
 SERVICE = "Resend"
 #: How far back Resend's list is read, a hundred mails a page.
 LIST_PAGE = 100
 LIST_PAGES = LISTED_MOST // LIST_PAGE
+#: What the free plan allows (resend.com/docs, Nov 2026), for keys that may not ask, where headers show that plan.
+FREE_PLAN = {"daily": 100, "monthly": 3000}
 #: When a quota is used up and Resend names no time, ask again after this long.
 QUOTA_PAUSE_SECONDS = 3600.0
 
@@ -175,6 +177,25 @@ class Resend:
         """Our own message's id, which Resend gives back with a mail of ours; None for anybody else's mail."""
         await turns.turn()
         return _uuid(_tag((await self.get(provider_id)).get("tags"), "message"))
+
+    async def allowances(self) -> list[Allowance]:
+        """What is used of the account's quotas, as far as Resend says how large they are.
+
+        A key that may only send cannot ask. Then the headers of Resend's answers say what is used, and only the free
+        plan has one for the day.
+        """
+        try:
+            emails = (await _call(resend.Usage.get_async())).get("emails") or {}
+        except Refused:
+            return self._free_plan()
+        found = {period: emails.get(period) or {} for period in FREE_PLAN}
+        return [Allowance(p, int(e["used"]), int(e["limit"])) for p, e in found.items() if e.get("limit")]
+
+    def _free_plan(self) -> list[Allowance]:
+        used = {period: self._transport.headers.get(f"x-resend-{period}-quota", "") for period in FREE_PLAN}
+        if not all(value.isdigit() for value in used.values()):
+            return []
+        return [Allowance(period, int(used[period]), limit) for period, limit in FREE_PLAN.items()]
 
     async def domains(self) -> list[Domain]:
         """The account's sending domains. Raises Refused when the key may only send."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
-from sqlalchemy import func, literal, select, update
+from sqlalchemy import and_, func, literal, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tidings.ledger.store import Ledger
 from tidings.ledger.tables import alert
+
+#: Any fixed numbers: who holds the first looks at everything, who holds the second tells.
+WATCHING, TELLING = 7_201_230, 7_201_231
 
 
 async def seen(
@@ -36,6 +42,13 @@ async def seen(
     await connection.execute(insert(alert).from_select(list(values), row))
 
 
+async def happened(connection: AsyncConnection, kind: str, rows: Sequence[Mapping[str, str]], now: datetime) -> None:
+    """What is not over later and was never seen before: key, title and body of each."""
+    if rows:
+        same = {"kind": kind, "opened_at": now, "seen_at": now, "recovered_at": now, "recovery_told_at": now}
+        await connection.execute(insert(alert).values([{"id": uuid4(), **row, **same} for row in rows]))
+
+
 async def over(
     connection: AsyncConnection,
     kinds: Collection[str],
@@ -51,3 +64,56 @@ async def over(
         .where(*[~alert.c.key.startswith(beginning, autoescape=True) for beginning in unknown])
         .values(recovered_at=now)
     )
+
+
+async def untold(connection: AsyncConnection) -> list[Any]:
+    """Alerts that nobody was told of and that are not over; what does not last stays to be told. Oldest first."""
+    lasts_still = alert.c.recovered_at.is_(None)
+    happened = alert.c.recovery_told_at.is_not(None)
+    return await _listed(connection, and_(alert.c.told_at.is_(None), or_(lasts_still, happened)))
+
+
+async def untold_recoveries(connection: AsyncConnection) -> list[Any]:
+    """Alerts that somebody was told of, and that are over without anybody having been told. Oldest first."""
+    over_now = and_(alert.c.recovered_at.is_not(None), alert.c.recovery_told_at.is_(None))
+    return await _listed(connection, and_(over_now, alert.c.told_at.is_not(None)))
+
+
+async def told(connection: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:
+    """A channel took these alerts."""
+    await connection.execute(update(alert).where(alert.c.id.in_(ids)).values(told_at=now))
+
+
+async def recovery_told(connection: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:
+    """A channel took that these alerts are over."""
+    await connection.execute(update(alert).where(alert.c.id.in_(ids)).values(recovery_told_at=now))
+
+
+async def listed(connection: AsyncConnection, *, history: bool, limit: int) -> list[Any]:
+    """Open alerts, or all that there were, newest first."""
+    wanted = select(alert).order_by(alert.c.opened_at.desc()).limit(limit)
+    return list((await connection.execute(wanted if history else wanted.where(alert.c.recovered_at.is_(None)))).all())
+
+
+async def _listed(connection: AsyncConnection, condition: Any) -> list[Any]:
+    return list((await connection.execute(select(alert).where(condition).order_by(alert.c.opened_at))).all())
+
+
+@asynccontextmanager
+async def alone(ledger: Ledger, lock: int) -> AsyncIterator[AsyncConnection | None]:
+    """Whether this process has the lock, as its connection: PostgreSQL frees it when the process is gone."""
+    async with ledger.reading() as connection:
+        # Outside of any transaction, so that it holds back no clean-up of old rows.
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        if not (await connection.execute(text("SELECT pg_try_advisory_lock(:k)"), {"k": lock})).scalar_one():
+            yield None
+            return
+        try:
+            yield connection
+        finally:
+            await connection.execute(text("SELECT pg_advisory_unlock(:k)"), {"k": lock})
+
+
+async def still_there(connection: AsyncConnection) -> None:
+    """Raises what the driver raises when the connection of a lock, and so the lock, is gone."""
+    await connection.execute(text("SELECT 1"))

@@ -87,6 +87,7 @@ event = Table(
     ),
     Index("ix_event_received_at", "received_at"),
     Index("ix_event_state_received_at", "state", "received_at"),
+    Index("ix_event_source_received_at", "source", "received_at"),
     Index("ix_event_contact_id", "contact_id"),
     Index("ix_event_signed_id", "signed_id", postgresql_where=text("signed_id IS NOT NULL")),
 )
@@ -303,6 +304,7 @@ alert = Table(
     Column("recovery_told_at", Moment),
     Index("ix_alert_open", "key", unique=True, postgresql_where=text("recovered_at IS NULL")),
     Index("ix_alert_opened_at", "opened_at"),
+    Index("ix_alert_untold", "opened_at", postgresql_where=text("told_at IS NULL OR recovery_told_at IS NULL")),
 )
 
 canary = Table(

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from tidings.accept import Intake
 from tidings.adapters.blocks import settings_of_this_process
 from tidings.adapters.captcha import Captcha
+from tidings.adapters.notify import complain_apart
 from tidings.adapters.prefect import PATIENCE_SECONDS
 from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
@@ -24,7 +25,7 @@ from tidings.web import confirm, docs, health, metrics, operate, resend_webhook,
 from tidings.web.direct import Direct, Server
 from tidings.web.form import Form
 from tidings.web.gate import Gate
-from tidings.web.keeper import keep_always
+from tidings.web.keeper import keep_always, watch_always
 from tidings.web.middleware import BodyCap, Origins, SecurityHeaders, security_headers
 from tidings.wiring import open_app, utc_now
 
@@ -64,6 +65,8 @@ async def _lifespan(app: Server) -> AsyncIterator[None]:
     settings = await asyncio.to_thread(settings_of_this_process)
     configure(as_json=settings.log_json)
     await asyncio.to_thread(verify.prepare, settings)
+    if settings.alert_urls:
+        await asyncio.to_thread(complain_apart, settings.alert_urls.get_secret_value())
     logging.getLogger("uvicorn.access").disabled = True  # tidings.web.middleware tells of what needs telling
     async with open_app(settings, prefect_patience=PATIENCE_SECONDS) as parts:
         intake = Intake(parts.ledger, parts.runs, now=utc_now)
@@ -85,7 +88,9 @@ async def _lifespan(app: Server) -> AsyncIterator[None]:
             broken=_broken,
         )
         app.openapi_schema = None
-        always = [asyncio.create_task(t) for t in (keep_always(parts, utc_now), form.write_tally_always())]
+        looks = app.state.readiness.looks
+        work = (keep_always(parts, utc_now), watch_always(parts, looks, utc_now), form.write_tally_always())
+        always = [asyncio.create_task(each) for each in work]
         # All that was imported stays for ever: the garbage collector need not look through it again and again.
         gc.collect()
         gc.freeze()

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from tidings.doctor.check import Check, State, Word, wrong
 from tidings.errors import LedgerUnavailable, RetryLater
 from tidings.instance import instance_of
+from tidings.looks import Look
 from tidings.readiness import CHECKS
 from tidings.web.gate import Gate
 from tidings.wiring import App, utc_now
@@ -23,6 +24,10 @@ router = APIRouter(tags=["health"])
 
 #: The longest that one check may take.
 CHECK_SECONDS = 8.0
+#: What the words' freshness is made for.
+USUAL_WATCH_SECONDS = 20.0
+#: For how many seconds the word of a check is good that has found something wrong.
+AGAIN_WHEN_WRONG = 15.0
 #: How long `/health` waits for the ledger's id, and how long it does without before it asks again.
 INSTANCE_SECONDS, AGAIN_SECONDS = 1.0, 5.0
 
@@ -52,6 +57,14 @@ class Readiness:
         self._parts = parts
         self._lock = asyncio.Lock()
         self._known: dict[str, tuple[float, Word]] = {}
+        # Who watches more often wants fresher words.
+        self._pace = min(1.0, parts.settings.watch_seconds / USUAL_WATCH_SECONDS)
+
+    async def looks(self) -> dict[str, Look]:
+        """What each check said last, and when, for whoever watches."""
+        async with self._lock:
+            await self._refresh(time.monotonic())
+        return {name: Look(at, word.problem) for name, (at, word) in self._known.items()}
 
     async def result(self) -> dict[str, Any]:
         async with self._lock:
@@ -62,10 +75,18 @@ class Readiness:
         }
 
     async def _refresh(self, now: float) -> None:
-        stale = [c for c in CHECKS if c.name not in self._known or now - self._known[c.name][0] > c.fresh]
+        stale = [check for check in CHECKS if self._is_stale(check, now)]
         words = await asyncio.gather(*[self._word(check) for check in stale])
         self._known |= {check.name: (now, word) for check, word in zip(stale, words, strict=True)}
         self._known = {check.name: self._known[check.name] for check in CHECKS}
+
+    def _is_stale(self, check: Check, now: float) -> bool:
+        """What is wrong is asked about again soon: it may have been a moment's, or be mended by now."""
+        if check.name not in self._known:
+            return True
+        at, word = self._known[check.name]
+        fresh = min(check.fresh, AGAIN_WHEN_WRONG) if word.state is State.WRONG else check.fresh
+        return now - at > fresh * self._pace
 
     async def _word(self, check: Check) -> Word:
         """The check's word; the one before when the service asks us to slow down."""

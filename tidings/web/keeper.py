@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import text
 
@@ -14,6 +15,7 @@ from tidings.canary import look_after
 from tidings.errors import CampaignError, Refused, TidingsError
 from tidings.ledger import Ledger, limits
 from tidings.reconcile import Steps, bury_dead, dispatch_waiting, reconcile
+from tidings.watching import Looks, watch
 from tidings.wiring import App, deadman_of
 
 log = logging.getLogger("tidings.keeper")
@@ -27,16 +29,26 @@ RECONCILE_SECONDS = 10.0
 
 
 async def keep_always(parts: App, now: Callable[[], datetime]) -> None:
-    """Keep, and begin anew after an error that nobody foresaw: it is said loudly, and does not end the keeping."""
+    """Keep, whatever happens."""
+    await _always("keeper.failed", lambda: keep(parts, now), DISPATCH_SECONDS)
+
+
+async def watch_always(parts: App, looks: Looks, now: Callable[[], datetime]) -> None:
+    """Watch and tell, whatever happens; beside the keeping and not in its way."""
+    await _always("watch.failed", lambda: watch(parts, looks, now), parts.settings.watch_seconds)
+
+
+async def _always(what: str, work: Callable[[], Coroutine[Any, Any, None]], pause: float) -> None:
+    """Work, and begin anew after an error that nobody foresaw: it is said loudly, and does not end the work."""
     while True:
-        keeping = asyncio.create_task(keep(parts, now))
+        working = asyncio.create_task(work())
         try:
-            await asyncio.wait({keeping})
+            await asyncio.wait({working})
         finally:
-            keeping.cancel()
-        if not keeping.cancelled() and (error := keeping.exception()) is not None:
-            log.critical("keeper.failed", exc_info=error)
-        await asyncio.sleep(DISPATCH_SECONDS)
+            working.cancel()
+        if not working.cancelled() and (error := working.exception()) is not None:
+            log.critical(what, exc_info=error)
+        await asyncio.sleep(pause)
 
 
 async def keep(parts: App, now: Callable[[], datetime]) -> None:

@@ -11,6 +11,7 @@ from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, Field
 
 from tidings.errors import ServiceError
+from tidings.ledger import alerts as ledger_alerts
 from tidings.ledger import inbox, mails, people
 from tidings.operate import (
     cancel_messages,
@@ -49,6 +50,22 @@ class Event(BaseModel):
     received_at: datetime
     flow_run_id: UUID | None
     email: str | None
+
+
+class Alert(BaseModel):
+    """Something that is wrong, or was; or that somebody wanted to know of."""
+
+    id: UUID
+    key: str
+    kind: str
+    title: str
+    body: str
+    times: int
+    opened_at: datetime
+    seen_at: datetime
+    told_at: datetime | None
+    recovered_at: datetime | None
+    recovery_told_at: datetime | None
 
 
 class Replay(BaseModel):
@@ -97,6 +114,18 @@ class Suppress(Lift):
     """Why mails stop, and until when; without an end until that is lifted."""
 
     until: Moment | None = None
+
+
+@router.get("/alerts", summary="What is wrong now, or was; newest first")
+async def alerts(
+    request: Request,
+    history: Annotated[bool, Query(alias="all", description="Also what is over")] = False,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[Alert]:
+    parts: App = request.app.state.parts
+    async with parts.ledger.reading() as connection:
+        rows = await ledger_alerts.listed(connection, history=history, limit=limit)
+    return [Alert(**{name: getattr(row, name) for name in Alert.model_fields}) for row in rows]
 
 
 @router.get("/events", summary="Webhooks that came in, newest first")

@@ -1,0 +1,75 @@
+"""`tidings alerts`: what is wrong now, what was, and whether people can be told."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from tidings.ports import Answer
+
+alerts_app = typer.Typer(invoke_without_command=True, help="What is wrong now, in words; and whom it was told.")
+out = Console(highlight=False, markup=False, soft_wrap=True)
+
+
+@alerts_app.callback()
+def alerts(
+    context: typer.Context,
+    history: Annotated[bool, typer.Option("--all", help="Also what is over")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+) -> None:
+    """Open alerts, newest first, each with cause and cure."""
+    if context.invoked_subcommand is None:
+        rows = asyncio.run(_listed(history, limit))
+        for row in rows:
+            _show(row)
+        out.print(f"{len(rows)} alerts" + ("" if history else " are open"))
+
+
+@alerts_app.command("test")
+def test() -> None:
+    """Send a message to every channel of ALERT_URLS and show what each said; exit code 1 when one did not take it."""
+    answers = asyncio.run(_tried())
+    for answer in answers:
+        out.print(f"{answer.channel}: {answer.problem or 'took it'}")
+    if not answers:
+        out.print("ALERT_URLS is not set: alerts are only in the log and here")
+    if not answers or any(answer.problem for answer in answers):
+        raise typer.Exit(1)
+
+
+async def _listed(history: bool, limit: int) -> list[Any]:
+    from tidings.adapters.blocks import settings_of_this_process
+    from tidings.ledger import alerts
+    from tidings.wiring import open_app
+
+    async with open_app(settings_of_this_process()) as parts, parts.ledger.reading() as connection:
+        return await alerts.listed(connection, history=history, limit=limit)
+
+
+async def _tried() -> list[Answer]:
+    from tidings.adapters.blocks import settings_of_this_process
+    from tidings.adapters.notify import channels_of
+    from tidings.telling import try_out
+    from tidings.wiring import open_app
+
+    async with open_app(settings_of_this_process()) as parts:
+        channels = channels_of(parts.settings)
+        return await try_out(parts.ledger, channels, parts.settings.public_url) if channels else []
+
+
+def _show(row: Any) -> None:
+    over = f", over since {_second(row.recovered_at)}" if row.recovered_at and row.recovered_at != row.opened_at else ""
+    told = f"told {_second(row.told_at)}" if row.told_at else "nobody was told"
+    out.print(f"{_second(row.opened_at)} UTC  {row.key}  {row.title}")
+    for line in row.body.splitlines():
+        out.print(f"    {line}")
+    out.print(f"    {told}{over}\n")
+
+
+def _second(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
