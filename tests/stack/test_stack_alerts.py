@@ -179,7 +179,7 @@ async def test_automations__are_made_once_and_deleted_when_nobody_is_to_be_told(
 
     await watched.cli("deploy")
     again = await automations(watched)
-    await watched.cli("deploy", env={"ALERT_URLS": ""})
+    await watched.cli("deploy", ALERT_URLS="")
     without = await automations(watched), await blocks(watched)
     said = await watched.cli("deploy")
 
@@ -233,7 +233,7 @@ async def _says(live: Live, words: str) -> bool:
 async def test_a_wrong_address__keeps_everything_from_starting_and_is_named(watched: Live) -> None:
     wrong = {"ALERT_URLS": "json://127.0.0.1, nonsense://secret-of-the-team"}
 
-    said = await watched.cli("deploy", env=wrong, fails=True)
+    said = await watched.cli("deploy", fails=True, **wrong)
     with pytest.raises(Exception, match="web"):
         async with watched.web_server(**wrong):
             pass
