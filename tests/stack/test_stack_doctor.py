@@ -13,7 +13,7 @@ pytestmark = pytest.mark.stack
 
 CHECKS = {
     "settings", "ledger", "clock", "prefect", "deployments", "worker", "notion", "templates", "resend",
-    "resend-webhook", "public-url", "cors", "secrets", "prefect-closed",
+    "resend-webhook", "public-url", "cors", "secrets", "subscriptions", "prefect-closed", "alerts",
 }  # fmt: skip
 
 
@@ -46,7 +46,7 @@ async def test_for_people__each_part_is_a_line(live: Live) -> None:
 
     lines = [line for line in said.splitlines() if line.startswith("✓ ")]
     assert {line.split()[1].rstrip(":") for line in lines} == CHECKS
-    assert "14 ok, 0 wrong, 0 unknown" in said
+    assert "16 ok, 0 wrong, 0 unknown" in said
 
 
 async def test_f10_a_renamed_property__is_named(live: Live, desk: NotionDesk) -> None:

@@ -75,11 +75,13 @@ async def test_f22_a_subscription_that_calendly_switched_off__is_made_anew_and_i
     assert await subscription(live) == "disabled"
 
     evidence.broken()
+    doctor = await live.cli("doctor", fails=True)
     said = await reconciled(live)
     evidence.read(said)
     again = await reconciled(live)
 
     mails = await live.mails(email, 3)
+    assert "calendly has switched off the subscription that posts to" in doctor
     assert (await subscription(live), len(mails)) == ("active", 3)
     assert "made anew" not in again.partition("\n")[2]
     events = await _events(live, email)
