@@ -48,6 +48,10 @@ again. *Impossible* means that the test shows it to be so; otherwise the test sh
 which words ("{GAP}" stands for what varies). The seconds are the bound that the test holds on a machine that is not
 busy.
 
+What is noticed by a red run, a failed event, `/health/ready` or the reconciliation is also looked for every 20 s, and
+told to whoever reads the channels of `ALERT_URLS`, within two minutes ([decision 0014](decisions/0014-alerts.md)).
+`make drill` breaks a running stack in each way and shows the alerts that arrive.
+
 Made from the tests by `{MAKE}`.
 
 | | what happened | what happens now | noticed by | what a person reads | test |
