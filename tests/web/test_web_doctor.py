@@ -38,7 +38,7 @@ from tidings.model import Scheme
 from tidings.readiness import CHECKS, all_checks
 from tidings.settings import ROOT
 from tidings.settings import SECRETS as SECRETS_OF
-from tidings.web.health import Instance
+from tidings.web.health import Instance, Readiness
 
 #: Where the application's settings say that it is.
 OURS = "https://t.tidings.test/webhook/resend"
@@ -118,7 +118,7 @@ async def test_readiness__does_not_take_the_unknown_for_broken(web: Web, monkeyp
         return Word(State.UNKNOWN, "the key may only send")
 
     monkeypatch.setattr("tidings.web.health.CHECKS", (Check("resend", cannot_tell, 5.0),))
-    monkeypatch.setattr(web.app.state.readiness, "_known", {})
+    monkeypatch.setattr(web.app.state, "readiness", Readiness(web.app.state.parts))  # whoever watches has the other
 
     answer = await web.http.get("/health/ready")
 
