@@ -13,11 +13,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from tidings.commands.alerts import alerts_app
 from tidings.commands.canary import canary
+from tidings.commands.console import add, err, say, show, table
 from tidings.commands.doctor import doctor
 from tidings.commands.reconcile import reconcile
 from tidings.errors import ConfigError, TidingsError
@@ -45,18 +44,6 @@ app.command()(doctor)
 app.command()(canary)
 app.command()(reconcile)
 
-#: Wide where nobody reads it on a screen, so that an id can be taken out of a table by a script.
-out = Console(width=None if sys.stdout.isatty() else 240)
-err = Console(stderr=True)
-
-
-def _table(*columns: str) -> Table:
-    """A table whose ids are never cut: they are there to be copied."""
-    table = Table()
-    for name in columns:
-        table.add_column(name, overflow="fold", no_wrap=name in {"id", "event", "message"})
-    return table
-
 
 def main() -> None:
     """Entry point: our own errors are a message and exit code 1, not a traceback."""
@@ -66,7 +53,7 @@ def main() -> None:
     try:
         app()
     except TidingsError as error:
-        err.print(f"[bold red]{type(error).__name__}[/] {error}", highlight=False, soft_wrap=True)
+        say((type(error).__name__, "bold red"), f" {error}", to=err)
         sys.exit(1)
 
 
@@ -100,7 +87,7 @@ def migrate() -> None:
         finally:
             await ledger.close()
 
-    out.print(f"ledger at revision {asyncio.run(go())}")
+    say(f"ledger at revision {asyncio.run(go())}")
 
 
 @app.command()
@@ -125,7 +112,7 @@ def deploy() -> None:
             return names
 
     for name in asyncio.run(go()):
-        out.print(f"deployed {name}")
+        say(f"deployed {name}")
 
 
 @app.command()
@@ -172,7 +159,7 @@ def notion_init(
     lines = []
     for database, given, what in asyncio.run(go()):
         lines.append(f"{database.setting}={given}")
-        out.print(f"{database.setting}={given}  # {database.title}: {what}", soft_wrap=True)
+        say(f"{database.setting}={given}  # {database.title}: {what}")
     if write:
         write.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -190,7 +177,7 @@ def templates_push(
         )
 
     for name, what in _with_app(go):
-        out.print(f"{name}: {what}")
+        say(f"{name}: {what}")
 
 
 @templates_app.command("check")
@@ -205,9 +192,9 @@ def templates_check() -> None:
     results = _with_app(go)
     bad = [r for r in results if r.problem]
     for result in results:
-        mark = "[red]✗[/]" if result.problem else "[green]✓[/]"
-        out.print(f"{mark} {result.template}" + (f": {result.problem}" if result.problem else ""), soft_wrap=True)
-    out.print(f"{len(results) - len(bad)} of {len(results)} templates can be sent")
+        mark = ("✗", "red") if result.problem else ("✓", "green")
+        say(mark, f" {result.template}" + (f": {result.problem}" if result.problem else ""))
+    say(f"{len(results) - len(bad)} of {len(results)} templates can be sent")
     if bad:
         raise typer.Exit(1)
 
@@ -240,13 +227,10 @@ def events_list(
                 connection, state=state, source=source, since=_utc(since), until=_utc(until), limit=limit
             )
 
-    table = _table("received", "id", "webhook", "contact", "state", "why")
+    found = table("received", "id", "webhook", "contact", "state", "why")
     for row in _with_app(go):
-        when = row.received_at.astimezone(UTC)
-        table.add_row(
-            f"{when:%Y-%m-%d %H:%M:%S}", str(row.id), row.source, row.email or "", row.state, row.reason or ""
-        )
-    out.print(table)
+        add(found, _second(row.received_at), str(row.id), row.source, row.email, row.state, row.reason)
+    show(found)
 
 
 @events_app.command("show")
@@ -259,9 +243,9 @@ def events_show(event_id: Annotated[UUID, typer.Argument(help="As `tidings event
             return await inbox.find_events(connection, [event_id])
 
     for row in _with_app(go):
-        out.print(f"{row.source} {row.state}, received {row.received_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
-        out.print(row.reason or "", markup=False, highlight=False, soft_wrap=True)
-        out.print(row.body, markup=False, highlight=False, soft_wrap=True)
+        say(f"{row.source} {row.state}, received {_second(row.received_at)} UTC")
+        say(row.reason or "")
+        say(row.body)
         return
     raise typer.BadParameter(f"event {event_id} is not known")
 
@@ -281,14 +265,14 @@ def stats(days: Annotated[int, typer.Option(min=1, max=90, help="How many days, 
             )
 
     events, turned_away = _with_app(go)
-    table = _table("webhook", "state", "why", "events")
+    came = table("webhook", "state", "why", "events")
     for row in events:
-        table.add_row(row.source, row.state, row.why or "", str(row.events))
-    out.print(table)
-    table = _table("day", "public form", "turned away because", "times")
+        add(came, row.source, row.state, row.why, str(row.events))
+    show(came)
+    refused = table("day", "public form", "turned away because", "times")
     for row in turned_away:
-        table.add_row(f"{row.day:%Y-%m-%d}", row.source, row.reason, str(row.times))
-    out.print(table)
+        add(refused, f"{row.day:%Y-%m-%d}", row.source, row.reason, str(row.times))
+    show(refused)
 
 
 @events_app.command("replay")
@@ -319,8 +303,8 @@ def events_replay(
 
     result = _with_app(go)
     for event_id, what in result.items():
-        out.print(f"{event_id}: {what}")
-    out.print(f"{len(result)} events" + (" would be replayed" if dry_run else ""))
+        say(f"{event_id}: {what}")
+    say(f"{len(result)} events" + (" would be replayed" if dry_run else ""))
 
 
 @messages_app.command("retry")
@@ -376,8 +360,8 @@ def cancel(
 
 def _print_messages(ids: list[UUID], what: str, dry_run: bool) -> None:
     for message_id in ids:
-        out.print(str(message_id))
-    out.print(f"{len(ids)} messages " + (f"would be {what}" if dry_run else what))
+        say(str(message_id))
+    say(f"{len(ids)} messages " + (f"would be {what}" if dry_run else what))
 
 
 Email = Annotated[str, typer.Argument(help="The contact's address")]
@@ -402,7 +386,7 @@ def suppress_add(
             parts.ledger, email, reason=reason, sequence=sequence, until=_utc(until), now=datetime.now(UTC)
         )
 
-    out.print(f"{email}: " + ("suppressed" if _with_app(go) else "was suppressed before"))
+    say(f"{email}: " + ("suppressed" if _with_app(go) else "was suppressed before"))
 
 
 @suppress_app.command("lift")
@@ -420,7 +404,7 @@ def suppress_lift(
     lifted = _with_app(go)
     if lifted is None:
         raise typer.BadParameter(f"{email} is not known")
-    out.print(f"{email}: {lifted} lifted")
+    say(f"{email}: {lifted} lifted")
 
 
 @suppress_app.command("list")
@@ -435,12 +419,12 @@ def suppress_list(
         async with parts.ledger.reading() as connection:
             return await people.list_suppressions(connection, now=datetime.now(UTC), ended=ended, limit=limit)
 
-    table = _table("since", "contact", "of", "why", "by", "until", "lifted")
+    listed = table("since", "contact", "of", "why", "by", "until", "lifted")
     for row in _with_app(go):
         lifted = f"{_minute(row.lifted_at)} {row.lifted_because or ''}" if row.lifted_at else ""
         of = row.sequence or "everything"
-        table.add_row(_minute(row.created_at), row.email, of, row.reason, row.source, _minute(row.until), lifted)
-    out.print(table)
+        add(listed, _minute(row.created_at), row.email, of, row.reason, row.source, _minute(row.until), lifted)
+    show(listed)
 
 
 @consent_app.command("export")
@@ -461,22 +445,25 @@ def consent_export(
         sys.stdout.write(json.dumps(proof, ensure_ascii=False, indent=2) + "\n")
         return
     word = proof["last_word"]
-    out.print(f"{proof['email']}  known since {proof['known_since']}", highlight=False, markup=False)
-    out.print(f"last word on consent: {word['consent']} {word['at'] or ''}", highlight=False, markup=False)
+    say(f"{proof['email']}  known since {proof['known_since']}")
+    say(f"last word on consent: {word['consent']} {word['at'] or ''}")
     for each in proof["enrolments"]:
-        out.print(f"\n{each['campaign']}/{each['sequence']}", highlight=False, markup=False)
+        say(f"\n{each['campaign']}/{each['sequence']}")
         for name in ("basis", "source", "at", "wording", "address", "runs_out_at", "confirmed_at", "mails_sent"):
             said = each[name] if each[name] is not None else "not recorded" if name in EVIDENCE else "-"
-            out.print(f"  {name}: {said}", highlight=False, markup=False, soft_wrap=True)
-        out.print(f"  event: {each['event']['id']}, {each['event']['received_at']}", highlight=False, markup=False)
+            say(f"  {name}: {said}")
+        say(f"  event: {each['event']['id']}, {each['event']['received_at']}")
     for each in proof["suppressions"]:
         until = f", lifted {each['lifted_at']}" if each["lifted_at"] else ""
-        out.print(f"\nnot mailed ({each['of']}) since {each['at']}: {each['reason']}, by {each['source']}{until}",
-                  highlight=False, markup=False, soft_wrap=True)  # fmt: skip
+        say(f"\nnot mailed ({each['of']}) since {each['at']}: {each['reason']}, by {each['source']}{until}")
 
 
 #: What evidence of consent is made of; each of them says so where it was not kept.
 EVIDENCE = {"basis", "source", "at", "wording", "address"}
+
+
+def _second(moment: datetime | None) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
 
 
 def _minute(moment: datetime | None) -> str:
@@ -507,21 +494,19 @@ def contact(email: Annotated[str, typer.Argument(help="The contact's address")])
 
 
 def _print_story(person: Any, suppressions: list[Any], events: list[Any], messages: list[Any]) -> None:
-    out.print(f"[bold]{person.email}[/]  {person.first_name or ''}  {person.business_name or ''}")
-    out.print(f"known since {person.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC; consent: {person.consent}")
+    say((person.email, "bold"), f"  {person.first_name or ''}  {person.business_name or ''}")
+    say(f"known since {_minute(person.created_at)} UTC; consent: {person.consent}")
     for each in suppressions:
         lifted = f", until {_minute(each.until)}" if each.until else ""
         lifted += f", lifted {_minute(each.lifted_at)}" if each.lifted_at else ""
-        out.print(f"[yellow]not mailed[/] ({each.sequence or 'everything'}): {each.reason}, by {each.source}{lifted}")
-    table = _table("received", "webhook", "state", "why", "event")
+        told = f" ({each.sequence or 'everything'}): {each.reason}, by {each.source}{lifted}"
+        say(("not mailed", "yellow"), told)
+    came = table("received", "webhook", "state", "why", "event")
     for row in events:
-        when = row.received_at.astimezone(UTC)
-        table.add_row(f"{when:%Y-%m-%d %H:%M:%S}", row.source, row.state, row.reason or "", str(row.id))
-    out.print(table)
-    table = _table("due", "template", "state", "sent", "opened", "clicked", "why", "message")
+        add(came, _second(row.received_at), row.source, row.state, row.reason, str(row.id))
+    show(came)
+    planned = table("due", "template", "state", "sent", "opened", "clicked", "why", "message")
     for row in messages:
-        sent = f"{row.sent_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if row.sent_at else ""
-        due = row.due_at.astimezone(UTC)
-        done = (sent, _minute(row.opened_at), _minute(row.clicked_at))
-        table.add_row(f"{due:%Y-%m-%d %H:%M:%S}", row.template, row.state, *done, row.reason or "", str(row.id))
-    out.print(table)
+        done = (_second(row.sent_at), _minute(row.opened_at), _minute(row.clicked_at))
+        add(planned, _second(row.due_at), row.template, row.state, *done, row.reason, str(row.id))
+    show(planned)
