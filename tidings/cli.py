@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from dotenv import dotenv_values
 
 from tidings.commands.alerts import alerts_app
 from tidings.commands.canary import canary
@@ -135,7 +136,12 @@ def worker() -> None:
 @notion_app.command("init")
 def notion_init(
     parent: Annotated[str, typer.Option(help="Id of the Notion page that the databases are created under")],
-    write: Annotated[Path | None, typer.Option(help="File that the ids are written to, as NAME=value lines")] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that each id is added to as it is made, as NAME=value; what it names is not made again"
+        ),
+    ] = None,
 ) -> None:
     """Create the databases under a page, or add missing properties to those that the settings name."""
     from tidings.adapters.notion import Notion
@@ -147,21 +153,28 @@ def notion_init(
     access = NotionAccess.load()
     campaigns = load_campaigns(access.campaign_folders)
     longest = max(len(s.steps) for c in campaigns.values() for s in c.sequences)
+    written = dotenv_values(write) if write else {}
+    wanted = [(d, access.ids.get(d.field) or written.get(d.setting) or None) for d in databases(longest)]
 
-    async def go() -> list[tuple[Any, str, str]]:
+    async def go() -> None:
         notion = Notion(token=access.notion_token.get_secret_value(), api_url=access.notion_api_url)
         try:
-            wanted = [(d, access.ids.get(d.field)) for d in databases(longest)]
-            return list(await create_databases(notion, parent, wanted))
+            async for database, given, what in create_databases(notion, parent, wanted):
+                say(f"{database.setting}={given}  # {database.title}: {what}")
+                if write and written.get(database.setting) != given:
+                    _add_line(write, f"{database.setting}={given}")
         finally:
             await notion.close()
 
-    lines = []
-    for database, given, what in asyncio.run(go()):
-        lines.append(f"{database.setting}={given}")
-        say(f"{database.setting}={given}  # {database.title}: {what}")
-    if write:
-        write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    asyncio.run(go())
+
+
+def _add_line(file: Path, line: str) -> None:
+    """At once, so that nothing that was made is lost when the next one fails."""
+    with file.open("a+", encoding="utf-8") as opened:
+        opened.seek(0)
+        begun = opened.read()[-1:] not in {"", "\n"}
+        opened.write(("\n" if begun else "") + line + "\n")
 
 
 @templates_app.command("push")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -20,19 +20,17 @@ from tidings.render import check, check_asking
 
 async def create_databases(
     notion: Notion, parent: str, databases: Sequence[tuple[Database, str | None]]
-) -> Iterator[tuple[Database, str, str]]:
+) -> AsyncIterator[tuple[Database, str, str]]:
     """Create the databases that have no id yet, and add missing properties to those that have one.
 
-    Returns each with its id and what was done: created, completed, or unchanged.
+    Yields each as soon as it is there, with its id and what was done: created, completed, or unchanged.
     """
-    done = []
     for database, given in databases:
         if given is None:
             created, _ = await notion.create_database(parent, database.title, database.properties)
-            done.append((database, created, "created"))
+            yield database, created, "created"
         else:
-            done.append((database, given, await _complete(notion, database, given)))
-    return iter(done)
+            yield database, given, await _complete(notion, database, given)
 
 
 async def _complete(notion: Notion, database: Database, given: str) -> str:
