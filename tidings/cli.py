@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from dotenv import dotenv_values
 
 from tidings.commands.alerts import alerts_app
 from tidings.commands.canary import canary
-from tidings.commands.console import add, err, say, show, table
+from tidings.commands.console import add, err, progress, say, show, table, tell_progress
 from tidings.commands.doctor import doctor
 from tidings.commands.reconcile import reconcile
 from tidings.errors import ConfigError, TidingsError
@@ -184,13 +185,12 @@ def templates_push(
     """Put the starter copy into Notion. Never overwrites what a person edited unless told to."""
     from tidings.notion_setup import push_templates
 
-    async def go(parts: Any) -> Any:
-        return await push_templates(
-            parts.notion, parts.settings.notion_templates_db_id, parts.campaigns, overwrite=overwrite
-        )
+    async def go(parts: Any) -> None:
+        database = parts.settings.notion_templates_db_id
+        async for name, what in push_templates(parts.notion, database, parts.campaigns, overwrite=overwrite):
+            say(f"{name}: {what}")
 
-    for name, what in _with_app(go):
-        say(f"{name}: {what}")
+    _with_app(go)
 
 
 @templates_app.command("check")
@@ -199,8 +199,9 @@ def templates_check() -> None:
     from tidings.notion_setup import check_templates
 
     async def go(parts: Any) -> Any:
-        database = parts.settings.notion_templates_db_id
-        return await check_templates(parts.notion, database, parts.campaigns, parts.settings.facts, datetime.now(UTC))
+        database, facts = parts.settings.notion_templates_db_id, parts.settings.facts
+        with progress("templates read") as told:
+            return await check_templates(parts.notion, database, parts.campaigns, facts, datetime.now(UTC), told=told)
 
     results = _with_app(go)
     bad = [r for r in results if r.problem]
@@ -297,27 +298,26 @@ def events_replay(
     dry_run: DryRun = False,
 ) -> None:
     """Handle events again, such as those that failed for a template that is mended now. Nothing is sent twice."""
-    from tidings.replay import replay
+    from tidings.replay import WAITS, Wanted, replay
 
-    if not (ids or failed or since or until):
+    wanted = Wanted(ids or [], failed, _utc(since), _utc(until))
+    if not wanted:
         raise typer.BadParameter("name events, or say --failed, --since or --until")
 
-    async def go(parts: Any) -> Any:
-        return await replay(
-            parts.ledger,
-            parts.runs,
-            parts.campaigns,
-            ids=ids or [],
-            failed=failed,
-            since=_utc(since),
-            until=_utc(until),
-            dry_run=dry_run,
-        )
+    async def go(parts: Any) -> Counter[str]:
+        count: Counter[str] = Counter()
+        pages = replay(parts.ledger, parts.runs, parts.campaigns, wanted, dry_run=dry_run, now=datetime.now(UTC))
+        async for page in pages:
+            for event_id, what in page.told.items():
+                say(f"{event_id}: {what}")
+            count.update(page.told.values())
+            tell_progress(count.total(), page.remaining, "events")
+        return count
 
-    result = _with_app(go)
-    for event_id, what in result.items():
-        say(f"{event_id}: {what}")
-    say(f"{len(result)} events" + (" would be replayed" if dry_run else ""))
+    count = _with_app(go)
+    say(f"{count.total()} events" + (" would be replayed" if dry_run else ""))
+    if waiting := sum(times for what, times in count.items() if what.endswith(WAITS)):
+        say(f"{waiting} of them are stored, and are handled when Prefect is back")
 
 
 @messages_app.command("retry")
@@ -336,6 +336,15 @@ def messages_retry(
     if not (ids or email or template):
         raise typer.BadParameter("name messages, or say --email or --template")
 
+    count = 0
+
+    def told(done: Sequence[UUID], remaining: int) -> None:
+        nonlocal count
+        count += len(done)
+        for message_id in done:
+            say(str(message_id))
+        tell_progress(count, remaining, "messages")
+
     async def go(parts: Any) -> Any:
         return await retry_messages(
             parts.ledger,
@@ -345,9 +354,11 @@ def messages_retry(
             may_be_sent_twice=may_be_sent_twice,
             dry_run=dry_run,
             now=datetime.now(UTC),
+            told=told,
         )
 
-    _print_messages(_with_app(go), "retried", dry_run)
+    _with_app(go)
+    _say_how_many(count, "retried", dry_run)
 
 
 @app.command()
@@ -368,13 +379,13 @@ def cancel(
     found = _with_app(go)
     if found is None:
         raise typer.BadParameter(f"{email} is not known")
-    _print_messages(found, "cancelled", dry_run)
-
-
-def _print_messages(ids: list[UUID], what: str, dry_run: bool) -> None:
-    for message_id in ids:
+    for message_id in found:
         say(str(message_id))
-    say(f"{len(ids)} messages " + (f"would be {what}" if dry_run else what))
+    _say_how_many(len(found), "cancelled", dry_run)
+
+
+def _say_how_many(count: int, what: str, dry_run: bool) -> None:
+    say(f"{count} messages " + (f"would be {what}" if dry_run else what))
 
 
 Email = Annotated[str, typer.Argument(help="The contact's address")]
