@@ -431,11 +431,11 @@ class _Sources:
                 continue
             content, problem = _text_of(Path(path))
             if problem:
-                unread[name] = f"{variable} names {path}, which {problem}"
+                unread[name] = f"{variable} names {path}{problem}"
             # An empty one counts as not set, like an empty variable: an empty token would let everybody in.
             files |= {name: content} if content else {}
         _, problem = _text_of(Path(ENV_FILE)) if Path(ENV_FILE).is_file() else ("", None)
-        return cls(files, unread, f"{Path(ENV_FILE).absolute()} {problem}" if problem else None)
+        return cls(files, unread, f"There is {Path(ENV_FILE).absolute()}{problem}" if problem else None)
 
     @property
     def names(self) -> set[str]:
@@ -466,9 +466,9 @@ def _text_of(path: Path) -> tuple[str, str | None]:
     try:
         return path.read_text(encoding="utf-8").strip(), None
     except OSError as error:
-        return "", f"cannot be read: {error.strerror}"
+        return "", f", which cannot be read: {error.strerror}"
     except UnicodeDecodeError:
-        return "", "is not UTF-8 text; save it as plain text in UTF-8"
+        return "", ", which is not UTF-8 text; save it as plain text in UTF-8"
 
 
 def block_of(field: str) -> str | None:

@@ -196,7 +196,7 @@ def test_a_dot_env_that_is_no_text__is_told_with_what_else_is_wrong(
         load_settings(lambda names: {})
 
     first, second = told.value.problems
-    assert first.startswith(f"{tmp_path}/.env is not UTF-8 text; save it as")
+    assert first.startswith(f"There is {tmp_path}/.env, which is not UTF-8 text; save it as")
     assert second.startswith("SENDER must be")
 
 
