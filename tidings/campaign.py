@@ -59,6 +59,10 @@ class Payload(BaseModel, ABC):
     def enrolment_key(self) -> str:
         """What makes this enrolment the same as another: a contact, a booking, a payment."""
 
+    def former_key(self) -> str | None:
+        """The key that an earlier version of this model gave the same enrolment: one that has it is this one."""
+        return None
+
     def says_which(self) -> bool:
         """Whether its key says which call, booking or payment it is about. Where it does not, a further one is taken
         for the same while the sequence of the last runs, and for another after its end."""

@@ -6,18 +6,19 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from dotenv import dotenv_values
 
 from tidings.commands.alerts import alerts_app
 from tidings.commands.canary import canary
+from tidings.commands.console import add, err, progress, say, show, table, tell_progress
 from tidings.commands.doctor import doctor
 from tidings.commands.reconcile import reconcile
 from tidings.errors import ConfigError, TidingsError
@@ -45,18 +46,6 @@ app.command()(doctor)
 app.command()(canary)
 app.command()(reconcile)
 
-#: Wide where nobody reads it on a screen, so that an id can be taken out of a table by a script.
-out = Console(width=None if sys.stdout.isatty() else 240)
-err = Console(stderr=True)
-
-
-def _table(*columns: str) -> Table:
-    """A table whose ids are never cut: they are there to be copied."""
-    table = Table()
-    for name in columns:
-        table.add_column(name, overflow="fold", no_wrap=name in {"id", "event", "message"})
-    return table
-
 
 def main() -> None:
     """Entry point: our own errors are a message and exit code 1, not a traceback."""
@@ -66,7 +55,7 @@ def main() -> None:
     try:
         app()
     except TidingsError as error:
-        err.print(f"[bold red]{type(error).__name__}[/] {error}", highlight=False, soft_wrap=True)
+        say((type(error).__name__, "bold red"), f" {error}", to=err)
         sys.exit(1)
 
 
@@ -100,7 +89,7 @@ def migrate() -> None:
         finally:
             await ledger.close()
 
-    out.print(f"ledger at revision {asyncio.run(go())}")
+    say(f"ledger at revision {asyncio.run(go())}")
 
 
 @app.command()
@@ -125,7 +114,7 @@ def deploy() -> None:
             return names
 
     for name in asyncio.run(go()):
-        out.print(f"deployed {name}")
+        say(f"deployed {name}")
 
 
 @app.command()
@@ -148,7 +137,12 @@ def worker() -> None:
 @notion_app.command("init")
 def notion_init(
     parent: Annotated[str, typer.Option(help="Id of the Notion page that the databases are created under")],
-    write: Annotated[Path | None, typer.Option(help="File that the ids are written to, as NAME=value lines")] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that each id is added to as it is made, as NAME=value; what it names is not made again"
+        ),
+    ] = None,
 ) -> None:
     """Create the databases under a page, or add missing properties to those that the settings name."""
     from tidings.adapters.notion import Notion
@@ -160,21 +154,28 @@ def notion_init(
     access = NotionAccess.load()
     campaigns = load_campaigns(access.campaign_folders)
     longest = max(len(s.steps) for c in campaigns.values() for s in c.sequences)
+    written = dotenv_values(write) if write else {}
+    wanted = [(d, access.ids.get(d.field) or written.get(d.setting) or None) for d in databases(longest)]
 
-    async def go() -> list[tuple[Any, str, str]]:
+    async def go() -> None:
         notion = Notion(token=access.notion_token.get_secret_value(), api_url=access.notion_api_url)
         try:
-            wanted = [(d, access.ids.get(d.field)) for d in databases(longest)]
-            return list(await create_databases(notion, parent, wanted))
+            async for database, given, what in create_databases(notion, parent, wanted):
+                say(f"{database.setting}={given}  # {database.title}: {what}")
+                if write and written.get(database.setting) != given:
+                    _add_line(write, f"{database.setting}={given}")
         finally:
             await notion.close()
 
-    lines = []
-    for database, given, what in asyncio.run(go()):
-        lines.append(f"{database.setting}={given}")
-        out.print(f"{database.setting}={given}  # {database.title}: {what}", soft_wrap=True)
-    if write:
-        write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    asyncio.run(go())
+
+
+def _add_line(file: Path, line: str) -> None:
+    """At once, so that nothing that was made is lost when the next one fails."""
+    with file.open("a+", encoding="utf-8") as opened:
+        opened.seek(0)
+        begun = opened.read()[-1:] not in {"", "\n"}
+        opened.write(("\n" if begun else "") + line + "\n")
 
 
 @templates_app.command("push")
@@ -184,13 +185,12 @@ def templates_push(
     """Put the starter copy into Notion. Never overwrites what a person edited unless told to."""
     from tidings.notion_setup import push_templates
 
-    async def go(parts: Any) -> Any:
-        return await push_templates(
-            parts.notion, parts.settings.notion_templates_db_id, parts.campaigns, overwrite=overwrite
-        )
+    async def go(parts: Any) -> None:
+        database = parts.settings.notion_templates_db_id
+        async for name, what in push_templates(parts.notion, database, parts.campaigns, overwrite=overwrite):
+            say(f"{name}: {what}")
 
-    for name, what in _with_app(go):
-        out.print(f"{name}: {what}")
+    _with_app(go)
 
 
 @templates_app.command("check")
@@ -199,15 +199,16 @@ def templates_check() -> None:
     from tidings.notion_setup import check_templates
 
     async def go(parts: Any) -> Any:
-        database = parts.settings.notion_templates_db_id
-        return await check_templates(parts.notion, database, parts.campaigns, parts.settings.facts, datetime.now(UTC))
+        database, facts = parts.settings.notion_templates_db_id, parts.settings.facts
+        with progress("templates read") as told:
+            return await check_templates(parts.notion, database, parts.campaigns, facts, datetime.now(UTC), told=told)
 
     results = _with_app(go)
     bad = [r for r in results if r.problem]
     for result in results:
-        mark = "[red]✗[/]" if result.problem else "[green]✓[/]"
-        out.print(f"{mark} {result.template}" + (f": {result.problem}" if result.problem else ""), soft_wrap=True)
-    out.print(f"{len(results) - len(bad)} of {len(results)} templates can be sent")
+        mark = ("✗", "red") if result.problem else ("✓", "green")
+        say(mark, f" {result.template}" + (f": {result.problem}" if result.problem else ""))
+    say(f"{len(results) - len(bad)} of {len(results)} templates can be sent")
     if bad:
         raise typer.Exit(1)
 
@@ -240,13 +241,10 @@ def events_list(
                 connection, state=state, source=source, since=_utc(since), until=_utc(until), limit=limit
             )
 
-    table = _table("received", "id", "webhook", "contact", "state", "why")
+    found = table("received", "id", "webhook", "contact", "state", "why")
     for row in _with_app(go):
-        when = row.received_at.astimezone(UTC)
-        table.add_row(
-            f"{when:%Y-%m-%d %H:%M:%S}", str(row.id), row.source, row.email or "", row.state, row.reason or ""
-        )
-    out.print(table)
+        add(found, _second(row.received_at), str(row.id), row.source, row.email, row.state, row.reason)
+    show(found)
 
 
 @events_app.command("show")
@@ -259,9 +257,9 @@ def events_show(event_id: Annotated[UUID, typer.Argument(help="As `tidings event
             return await inbox.find_events(connection, [event_id])
 
     for row in _with_app(go):
-        out.print(f"{row.source} {row.state}, received {row.received_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
-        out.print(row.reason or "", markup=False, highlight=False, soft_wrap=True)
-        out.print(row.body, markup=False, highlight=False, soft_wrap=True)
+        say(f"{row.source} {row.state}, received {_second(row.received_at)} UTC")
+        say(row.reason or "")
+        say(row.body)
         return
     raise typer.BadParameter(f"event {event_id} is not known")
 
@@ -281,14 +279,14 @@ def stats(days: Annotated[int, typer.Option(min=1, max=90, help="How many days, 
             )
 
     events, turned_away = _with_app(go)
-    table = _table("webhook", "state", "why", "events")
+    came = table("webhook", "state", "why", "events")
     for row in events:
-        table.add_row(row.source, row.state, row.why or "", str(row.events))
-    out.print(table)
-    table = _table("day", "public form", "turned away because", "times")
+        add(came, row.source, row.state, row.why, str(row.events))
+    show(came)
+    refused = table("day", "public form", "turned away because", "times")
     for row in turned_away:
-        table.add_row(f"{row.day:%Y-%m-%d}", row.source, row.reason, str(row.times))
-    out.print(table)
+        add(refused, f"{row.day:%Y-%m-%d}", row.source, row.reason, str(row.times))
+    show(refused)
 
 
 @events_app.command("replay")
@@ -300,27 +298,26 @@ def events_replay(
     dry_run: DryRun = False,
 ) -> None:
     """Handle events again, such as those that failed for a template that is mended now. Nothing is sent twice."""
-    from tidings.replay import replay
+    from tidings.replay import WAITS, Wanted, replay
 
-    if not (ids or failed or since or until):
+    wanted = Wanted(ids or [], failed, _utc(since), _utc(until))
+    if not wanted:
         raise typer.BadParameter("name events, or say --failed, --since or --until")
 
-    async def go(parts: Any) -> Any:
-        return await replay(
-            parts.ledger,
-            parts.runs,
-            parts.campaigns,
-            ids=ids or [],
-            failed=failed,
-            since=_utc(since),
-            until=_utc(until),
-            dry_run=dry_run,
-        )
+    async def go(parts: Any) -> Counter[str]:
+        count: Counter[str] = Counter()
+        pages = replay(parts.ledger, parts.runs, parts.campaigns, wanted, dry_run=dry_run, now=datetime.now(UTC))
+        async for page in pages:
+            for event_id, what in page.told.items():
+                say(f"{event_id}: {what}")
+            count.update(page.told.values())
+            tell_progress(count.total(), page.remaining, "events")
+        return count
 
-    result = _with_app(go)
-    for event_id, what in result.items():
-        out.print(f"{event_id}: {what}")
-    out.print(f"{len(result)} events" + (" would be replayed" if dry_run else ""))
+    count = _with_app(go)
+    say(f"{count.total()} events" + (" would be replayed" if dry_run else ""))
+    if waiting := sum(times for what, times in count.items() if what.endswith(WAITS)):
+        say(f"{waiting} of them are stored, and are handled when Prefect is back")
 
 
 @messages_app.command("retry")
@@ -339,6 +336,15 @@ def messages_retry(
     if not (ids or email or template):
         raise typer.BadParameter("name messages, or say --email or --template")
 
+    count = 0
+
+    def told(done: Sequence[UUID], remaining: int) -> None:
+        nonlocal count
+        count += len(done)
+        for message_id in done:
+            say(str(message_id))
+        tell_progress(count, remaining, "messages")
+
     async def go(parts: Any) -> Any:
         return await retry_messages(
             parts.ledger,
@@ -348,9 +354,11 @@ def messages_retry(
             may_be_sent_twice=may_be_sent_twice,
             dry_run=dry_run,
             now=datetime.now(UTC),
+            told=told,
         )
 
-    _print_messages(_with_app(go), "retried", dry_run)
+    _with_app(go)
+    _say_how_many(count, "retried", dry_run)
 
 
 @app.command()
@@ -371,13 +379,13 @@ def cancel(
     found = _with_app(go)
     if found is None:
         raise typer.BadParameter(f"{email} is not known")
-    _print_messages(found, "cancelled", dry_run)
+    for message_id in found:
+        say(str(message_id))
+    _say_how_many(len(found), "cancelled", dry_run)
 
 
-def _print_messages(ids: list[UUID], what: str, dry_run: bool) -> None:
-    for message_id in ids:
-        out.print(str(message_id))
-    out.print(f"{len(ids)} messages " + (f"would be {what}" if dry_run else what))
+def _say_how_many(count: int, what: str, dry_run: bool) -> None:
+    say(f"{count} messages " + (f"would be {what}" if dry_run else what))
 
 
 Email = Annotated[str, typer.Argument(help="The contact's address")]
@@ -402,7 +410,7 @@ def suppress_add(
             parts.ledger, email, reason=reason, sequence=sequence, until=_utc(until), now=datetime.now(UTC)
         )
 
-    out.print(f"{email}: " + ("suppressed" if _with_app(go) else "was suppressed before"))
+    say(f"{email}: " + ("suppressed" if _with_app(go) else "was suppressed before"))
 
 
 @suppress_app.command("lift")
@@ -420,7 +428,7 @@ def suppress_lift(
     lifted = _with_app(go)
     if lifted is None:
         raise typer.BadParameter(f"{email} is not known")
-    out.print(f"{email}: {lifted} lifted")
+    say(f"{email}: {lifted} lifted")
 
 
 @suppress_app.command("list")
@@ -435,12 +443,12 @@ def suppress_list(
         async with parts.ledger.reading() as connection:
             return await people.list_suppressions(connection, now=datetime.now(UTC), ended=ended, limit=limit)
 
-    table = _table("since", "contact", "of", "why", "by", "until", "lifted")
+    listed = table("since", "contact", "of", "why", "by", "until", "lifted")
     for row in _with_app(go):
         lifted = f"{_minute(row.lifted_at)} {row.lifted_because or ''}" if row.lifted_at else ""
         of = row.sequence or "everything"
-        table.add_row(_minute(row.created_at), row.email, of, row.reason, row.source, _minute(row.until), lifted)
-    out.print(table)
+        add(listed, _minute(row.created_at), row.email, of, row.reason, row.source, _minute(row.until), lifted)
+    show(listed)
 
 
 @consent_app.command("export")
@@ -461,22 +469,25 @@ def consent_export(
         sys.stdout.write(json.dumps(proof, ensure_ascii=False, indent=2) + "\n")
         return
     word = proof["last_word"]
-    out.print(f"{proof['email']}  known since {proof['known_since']}", highlight=False, markup=False)
-    out.print(f"last word on consent: {word['consent']} {word['at'] or ''}", highlight=False, markup=False)
+    say(f"{proof['email']}  known since {proof['known_since']}")
+    say(f"last word on consent: {word['consent']} {word['at'] or ''}")
     for each in proof["enrolments"]:
-        out.print(f"\n{each['campaign']}/{each['sequence']}", highlight=False, markup=False)
+        say(f"\n{each['campaign']}/{each['sequence']}")
         for name in ("basis", "source", "at", "wording", "address", "runs_out_at", "confirmed_at", "mails_sent"):
             said = each[name] if each[name] is not None else "not recorded" if name in EVIDENCE else "-"
-            out.print(f"  {name}: {said}", highlight=False, markup=False, soft_wrap=True)
-        out.print(f"  event: {each['event']['id']}, {each['event']['received_at']}", highlight=False, markup=False)
+            say(f"  {name}: {said}")
+        say(f"  event: {each['event']['id']}, {each['event']['received_at']}")
     for each in proof["suppressions"]:
         until = f", lifted {each['lifted_at']}" if each["lifted_at"] else ""
-        out.print(f"\nnot mailed ({each['of']}) since {each['at']}: {each['reason']}, by {each['source']}{until}",
-                  highlight=False, markup=False, soft_wrap=True)  # fmt: skip
+        say(f"\nnot mailed ({each['of']}) since {each['at']}: {each['reason']}, by {each['source']}{until}")
 
 
 #: What evidence of consent is made of; each of them says so where it was not kept.
 EVIDENCE = {"basis", "source", "at", "wording", "address"}
+
+
+def _second(moment: datetime | None) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
 
 
 def _minute(moment: datetime | None) -> str:
@@ -507,21 +518,19 @@ def contact(email: Annotated[str, typer.Argument(help="The contact's address")])
 
 
 def _print_story(person: Any, suppressions: list[Any], events: list[Any], messages: list[Any]) -> None:
-    out.print(f"[bold]{person.email}[/]  {person.first_name or ''}  {person.business_name or ''}")
-    out.print(f"known since {person.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC; consent: {person.consent}")
+    say((person.email, "bold"), f"  {person.first_name or ''}  {person.business_name or ''}")
+    say(f"known since {_minute(person.created_at)} UTC; consent: {person.consent}")
     for each in suppressions:
         lifted = f", until {_minute(each.until)}" if each.until else ""
         lifted += f", lifted {_minute(each.lifted_at)}" if each.lifted_at else ""
-        out.print(f"[yellow]not mailed[/] ({each.sequence or 'everything'}): {each.reason}, by {each.source}{lifted}")
-    table = _table("received", "webhook", "state", "why", "event")
+        told = f" ({each.sequence or 'everything'}): {each.reason}, by {each.source}{lifted}"
+        say(("not mailed", "yellow"), told)
+    came = table("received", "webhook", "state", "why", "event")
     for row in events:
-        when = row.received_at.astimezone(UTC)
-        table.add_row(f"{when:%Y-%m-%d %H:%M:%S}", row.source, row.state, row.reason or "", str(row.id))
-    out.print(table)
-    table = _table("due", "template", "state", "sent", "opened", "clicked", "why", "message")
+        add(came, _second(row.received_at), row.source, row.state, row.reason, str(row.id))
+    show(came)
+    planned = table("due", "template", "state", "sent", "opened", "clicked", "why", "message")
     for row in messages:
-        sent = f"{row.sent_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if row.sent_at else ""
-        due = row.due_at.astimezone(UTC)
-        done = (sent, _minute(row.opened_at), _minute(row.clicked_at))
-        table.add_row(f"{due:%Y-%m-%d %H:%M:%S}", row.template, row.state, *done, row.reason or "", str(row.id))
-    out.print(table)
+        done = (_second(row.sent_at), _minute(row.opened_at), _minute(row.clicked_at))
+        add(planned, _second(row.due_at), row.template, row.state, *done, row.reason, str(row.id))
+    show(planned)

@@ -125,7 +125,9 @@ async def _store(
         starting, followed = await follow_bookings(connection, lacking, now)
         rounds = await mails.last_rounds(connection, starting)
         entering = [_entering(p, rounds.get((p.campaign, p.sequence, p.key))) for p in starting]
-        new = await mails.enrol(connection, [p for p in entering if isinstance(p, Plan)], now)
+        before = await mails.enrolled_before(connection, starting)
+        fresh = [p for p in entering if isinstance(p, Plan) and p.event_id not in before]
+        new = await mails.enrol(connection, fresh, now)
         await _tell_of_hot(connection, campaigns, [p for p in plans if p.event_id in new], events, now)
         for name in {p.campaign for p in plans}:
             theirs = {p.contact_id for p in plans if p.campaign == name}
@@ -239,6 +241,7 @@ def _plan(
         messages=tuple(plan_messages(sequence, payload, event, now)),
         consent=_consent(payload, sequence, event),
         again_after=_again_after(sequence, payload),
+        former_key=_former_key(payload),
         booking=about,
         follows=payload.follows(),
         said_at=next(iter(said), None) or event.received_at,
@@ -249,6 +252,12 @@ def _plan(
 def _again_after(sequence: MailSequence, payload: Payload) -> timedelta | None:
     """How long after its end the sequence may be entered again under the same key; None: never."""
     return sequence.again_after if payload.says_which() or sequence.again_after is not None else ALWAYS
+
+
+def _former_key(payload: Payload) -> str | None:
+    """Its former key where that was another."""
+    former = payload.former_key()
+    return former if former != payload.enrolment_key() else None
 
 
 def _consent(payload: Payload, sequence: MailSequence, event: Event) -> Consent:

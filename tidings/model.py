@@ -371,6 +371,8 @@ class Plan:
     consent: Consent | None = None
     #: How long after its end the sequence may be entered again under the same key; None: never.
     again_after: timedelta | None = None
+    #: Another key under which the same enrolment may be stored already, since an earlier version.
+    former_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

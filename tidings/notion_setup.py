@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -15,24 +15,23 @@ from tidings.campaign import Campaigns
 from tidings.errors import CopyError, Refused, TemplateDuplicated
 from tidings.model import Template
 from tidings.notion_schema import KEY, Database
+from tidings.ports import Told, nobody_told
 from tidings.render import check, check_asking
 
 
 async def create_databases(
     notion: Notion, parent: str, databases: Sequence[tuple[Database, str | None]]
-) -> Iterator[tuple[Database, str, str]]:
+) -> AsyncIterator[tuple[Database, str, str]]:
     """Create the databases that have no id yet, and add missing properties to those that have one.
 
-    Returns each with its id and what was done: created, completed, or unchanged.
+    Yields each as soon as it is there, with its id and what was done: created, completed, or unchanged.
     """
-    done = []
     for database, given in databases:
         if given is None:
             created, _ = await notion.create_database(parent, database.title, database.properties)
-            done.append((database, created, "created"))
+            yield database, created, "created"
         else:
-            done.append((database, given, await _complete(notion, database, given)))
-    return iter(done)
+            yield database, given, await _complete(notion, database, given)
 
 
 async def _complete(notion: Notion, database: Database, given: str) -> str:
@@ -84,17 +83,20 @@ class Pushed(StrEnum):
 
 async def push_templates(
     notion: Notion, database: str, campaigns: Campaigns, *, overwrite: bool
-) -> list[tuple[str, Pushed]]:
-    """Put the starter copy into Notion. What is there already stays, unless `overwrite` says otherwise."""
+) -> AsyncIterator[tuple[str, Pushed]]:
+    """Put the starter copy into Notion. What is there already stays, unless `overwrite` says otherwise.
+
+    Yields each template as soon as it is there. Raises TemplateDuplicated, before anything is changed.
+    """
     by_name: dict[str, list[dict[str, Any]]] = {}
     for row in await notion.query(TEMPLATES, database):
         by_name.setdefault(title_of(row), []).append(row)
-    pushed = []
-    for campaign in campaigns.values():
-        for name in campaign.templates:
-            subject, body = campaign.starter(name)
-            pushed.append((name, await _push(notion, database, by_name.get(name, []), name, subject, body, overwrite)))
-    return pushed
+    wanted = {name: campaign.starter(name) for campaign in campaigns.values() for name in campaign.templates}
+    twice = [f"Template {n!r} exists {len(by_name[n])} times" for n in wanted if len(by_name.get(n, [])) > 1]
+    if twice:
+        raise TemplateDuplicated(f"{'; '.join(twice)} in {TEMPLATES}; delete all but one")
+    for name, (subject, body) in wanted.items():
+        yield name, await _push(notion, database, by_name.get(name, []), name, subject, body, overwrite)
 
 
 async def _push(
@@ -106,8 +108,6 @@ async def _push(
     body: str,
     overwrite: bool,
 ) -> Pushed:
-    if len(rows) > 1:
-        raise TemplateDuplicated(f"Template {name!r} exists {len(rows)} times in {TEMPLATES}; delete all but one")
     properties = {
         await notion.property_name(TEMPLATES, database, SUBJECT): {"rich_text": rich_text(subject)},
         await notion.property_name(TEMPLATES, database, BODY): {"rich_text": rich_text(body)},
@@ -137,10 +137,16 @@ class Checked:
 
 
 async def check_templates(
-    notion: Notion, database: str, campaigns: Campaigns, facts: Mapping[str, Any], now: datetime
+    notion: Notion,
+    database: str,
+    campaigns: Campaigns,
+    facts: Mapping[str, Any],
+    now: datetime,
+    *,
+    told: Told = nobody_told,
 ) -> list[Checked]:
     """Every template that any campaign names: present, once, filled in, and renderable for every kind of contact."""
-    found = await notion.try_templates(database, campaigns.templates)
+    found = await notion.try_templates(database, campaigns.templates, told=told)
     results = []
     for campaign in campaigns.values():
         for sequence in campaign.sequences:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,9 @@ from tidings.model import MessageState
 
 #: States that `retry` may send again by itself; UNKNOWN needs a person's word, as it may have been sent.
 RETRYABLE = (MessageState.FAILED, MessageState.CANCELLED)
+
+#: Messages of one transaction.
+PAGE = 500
 
 #: States in which a message waits for its time or for the contact's click.
 WAITING = (MessageState.SCHEDULED, MessageState.HELD)
@@ -26,18 +29,28 @@ async def retry_messages(
     may_be_sent_twice: bool = False,
     dry_run: bool = False,
     now: datetime,
+    told: Callable[[Sequence[UUID], int], None] = lambda done, remaining: None,
 ) -> list[UUID]:
     """Schedule failed and cancelled messages anew, due at once and rendered anew; returns which.
+
+    `told` hears of each page that is done, and how many messages remain.
 
     Messages in state UNKNOWN may have reached their recipient: they are only taken with `may_be_sent_twice`.
     None is sent before the click that it waits for (double opt-in).
     """
     states = [*RETRYABLE, MessageState.UNKNOWN] if may_be_sent_twice else list(RETRYABLE)
-    async with ledger.transaction() as connection:
+    async with ledger.reading() as connection:
         found = await mails.find(connection, states=states, ids=ids, email=email, template=template, unconfirmed=False)
-        if not dry_run:
-            await mails.schedule_anew(connection, found, now)
-    return found
+    done: list[UUID] = []
+    for start in range(0, len(found), PAGE):
+        some = found[start : start + PAGE]
+        async with ledger.transaction() as connection:
+            some = await mails.find(connection, states=states, ids=some, unconfirmed=False)  # as they are by now
+            if not dry_run:
+                await mails.schedule_anew(connection, some, now)
+        done += some
+        told(some, max(0, len(found) - start - PAGE))
+    return done
 
 
 async def cancel_messages(

@@ -13,6 +13,16 @@ from tidings.errors import Refused
 from tidings.model import Booking, Slot, Template
 
 
+class Told(Protocol):
+    """Who hears how far something long has come."""
+
+    def __call__(self, done: int, of: int) -> None: ...
+
+
+def nobody_told(done: int, of: int) -> None:
+    """Nobody wants to know."""
+
+
 class Copy(Protocol):
     """Where the copy is written."""
 

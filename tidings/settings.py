@@ -11,13 +11,15 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tidings.errors import ConfigError
@@ -301,11 +303,12 @@ class Settings(BaseSettings):
             raise ValueError("is the sandbox's sample, and mails would leave through the real Resend")
         return value.strip()
 
-    @model_validator(mode="after")
-    def _one_captcha(self) -> Settings:
-        if self.turnstile_secret and self.hcaptcha_secret:
-            raise ValueError("TURNSTILE_SECRET and HCAPTCHA_SECRET are both set; set the one whose widget the form has")
-        return self
+    @field_validator("hcaptcha_secret")
+    @classmethod
+    def _one_captcha(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value and info.data.get("turnstile_secret"):
+            raise ValueError("and TURNSTILE_SECRET are both set; keep the one whose widget the form has")
+        return value
 
     @property
     def secrets(self) -> set[str]:
@@ -394,21 +397,78 @@ def load_settings(blocks: Callable[[list[str]], Mapping[str, str]] | None = None
 
     `blocks` looks up Prefect Secret blocks by name and is asked only for what is not given elsewhere.
     """
-    values = {**_from_files(), **given}
-    elsewhere = _elsewhere() | values.keys()
+    sources = _Sources.of(Settings)
+    values = {**sources.files, **given}
+    elsewhere = sources.names | values.keys()
     wanted = {block: name for name in Settings.model_fields if name not in elsewhere and (block := block_of(name))}
     if blocks and wanted and "prefect_api_url" in elsewhere:
         values |= {wanted[block]: value for block, value in blocks(sorted(wanted)).items() if value.strip()}
+    return sources.build(Settings, values)
+
+
+Some = TypeVar("Some", bound=BaseSettings)
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What the process was given besides its environment, and what of that cannot be read."""
+
+    #: Values of `<NAME>_FILE` variables, the way Docker and Kubernetes hand over secrets.
+    files: Mapping[str, str]
+    #: What is wrong with such files, by field.
+    unread: Mapping[str, str]
+    #: What is wrong with .env itself: then what it says is not known.
+    env_problem: str | None
+
+    @classmethod
+    def of(cls, kind: type[BaseSettings]) -> _Sources:
+        files: dict[str, str] = {}
+        unread: dict[str, str] = {}
+        for name in kind.model_fields:
+            variable = f"{name.upper()}_FILE"
+            path = os.environ.get(variable)
+            if not path or os.environ.get(name.upper()):
+                continue
+            content, problem = _text_of(Path(path))
+            if problem:
+                unread[name] = f"{variable} names {path}{problem}"
+            # An empty one counts as not set, like an empty variable: an empty token would let everybody in.
+            files |= {name: content} if content else {}
+        _, problem = _text_of(Path(ENV_FILE)) if Path(ENV_FILE).is_file() else ("", None)
+        return cls(files, unread, f"There is {Path(ENV_FILE).absolute()}{problem}" if problem else None)
+
+    @property
+    def names(self) -> set[str]:
+        """The fields that the environment, .env or a file give a value, or should."""
+        lines = {**({} if self.env_problem else dotenv_values(ENV_FILE)), **os.environ}
+        return {name.lower() for name, value in lines.items() if value} | self.unread.keys()
+
+    def build(self, kind: type[Some], values: Mapping[str, Any]) -> Some:
+        """The settings, or one ConfigError with every problem; what cannot be read is not called missing too."""
+        problems = [*self.unread.values(), *([self.env_problem] if self.env_problem else [])]
+        try:
+            built = cast(Any, kind)(_env_file=None if self.env_problem else ENV_FILE, **values)
+        except ValidationError as error:
+            wrong = [e for e in error.errors(include_input=False) if not self._is_behind(e)]
+            raise ConfigError([*problems, *_problems(wrong)]) from None
+        if problems:
+            raise ConfigError(problems)
+        return cast(Some, built)
+
+    def _is_behind(self, error: ErrorDetails) -> bool:
+        """Whether a value is only lacking because of where it should have come from."""
+        names = {str(part) for part in error["loc"]}
+        return error["type"] == "missing" and (self.env_problem is not None or bool(names & self.unread.keys()))
+
+
+def _text_of(path: Path) -> tuple[str, str | None]:
+    """What a file holds, or what is wrong with it."""
     try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise ConfigError(_problems(error)) from None
-
-
-def _elsewhere() -> set[str]:
-    """The fields that the environment or .env give a value."""
-    lines = {**dotenv_values(ENV_FILE), **os.environ}
-    return {name.lower() for name, value in lines.items() if value}
+        return path.read_text(encoding="utf-8").strip(), None
+    except OSError as error:
+        return "", f", which cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        return "", ", which is not UTF-8 text; save it as plain text in UTF-8"
 
 
 def block_of(field: str) -> str | None:
@@ -418,33 +478,10 @@ def block_of(field: str) -> str | None:
     return str(block) if block else None
 
 
-def _from_files() -> dict[str, str]:
-    """Values of `<NAME>_FILE` variables, the way Docker and Kubernetes hand over secrets."""
-    values: dict[str, str] = {}
-    problems = []
-    for name in Settings.model_fields:
-        variable = f"{name.upper()}_FILE"
-        path = os.environ.get(variable)
-        if not path or os.environ.get(name.upper()):
-            continue
-        try:
-            content = Path(path).read_text(encoding="utf-8").strip()
-            # An empty one counts as not set, like an empty variable: an empty token would let everybody in.
-            values |= {name: content} if content else {}
-        except OSError as error:
-            problems.append(f"{variable} names {path}, which cannot be read: {error.strerror}")
-    if problems:
-        raise ConfigError(problems)
-    return values
-
-
-def _problems(error: ValidationError) -> list[str]:
+def _problems(errors: Iterable[ErrorDetails]) -> list[str]:
     """Each problem with the variable's name, what is wrong, and how to mend it."""
     lines = []
-    for item in error.errors(include_input=False):
-        if not item["loc"]:  # of several settings together, whose message names them
-            lines.append(item["msg"].removeprefix("Value error, "))
-            continue
+    for item in errors:
         name = str(item["loc"][0])
         field = Settings.model_fields[name]
         block = block_of(name)
@@ -471,10 +508,8 @@ class NotionAccess(BaseSettings):
     @classmethod
     def load(cls) -> NotionAccess:
         """Raises ConfigError when the token is not set."""
-        try:
-            return cls(**cast(Any, _from_files()))
-        except ValidationError as error:
-            raise ConfigError(_problems(error)) from None
+        sources = _Sources.of(cls)
+        return sources.build(cls, sources.files)
 
     @property
     def ids(self) -> dict[str, str | None]:
@@ -505,7 +540,8 @@ class _Campaigns(BaseSettings):
 
 def campaign_folders() -> list[Path]:
     """The folders of CAMPAIGNS_DIRS alone, for what is prepared before all settings are known."""
-    return folders(_Campaigns().campaigns_dirs)
+    sources = _Sources.of(_Campaigns)
+    return folders(sources.build(_Campaigns, sources.files).campaigns_dirs)
 
 
 class _Database(BaseSettings):
@@ -516,10 +552,8 @@ class _Database(BaseSettings):
 
 def database_url() -> str:
     """DATABASE_URL alone, for migrations that run before anything else is set up; in asyncpg's form."""
-    try:
-        given = _Database(**cast(Any, {k: v for k, v in _from_files().items() if k == "database_url"}))
-    except ValidationError as error:
-        raise ConfigError(_problems(error)) from None
+    sources = _Sources.of(_Database)
+    given = sources.build(_Database, sources.files)
     return asyncpg_url(given.database_url.get_secret_value())
 
 

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from tidings.campaign import Known, NotYet, Payload, blank_is_unknown
-from tidings.model import Basis, ContactFacts, Fact, MilestoneFact, MilestoneKind
+from tidings.model import Basis, ContactFacts, Fact, Milestone, MilestoneFact, MilestoneKind
 from tidings.segment import segment
 
 from .assessment import AssessmentFacts, assessment_variables
@@ -71,6 +71,10 @@ Url = Annotated[HttpUrl | None, BeforeValidator(blank_is_unknown)]
 Aware = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
 Moment = Annotated[Aware | None, BeforeValidator(blank_is_unknown)]
 Day = Annotated[date | None, BeforeValidator(blank_is_unknown)]
+#: Moments are tried first: midnight with an offset is a moment too, and need not be of the same day in UTC.
+DayOrMoment = Annotated[
+    Annotated[Aware | date, Field(union_mode="left_to_right")] | None, BeforeValidator(blank_is_unknown)
+]
 Count = Annotated[Annotated[int, Field(ge=0, le=8)] | None, BeforeValidator(blank_is_unknown)]
 Percent = Annotated[Annotated[float, Field(ge=0, le=100)] | None, BeforeValidator(blank_is_unknown)]
 Money = Annotated[
@@ -97,6 +101,20 @@ def spoken_time(moment: datetime | None, zone: str | None = None) -> str | None:
         return f"{moment:%H:%M} ({zone})"
     name = "UTC" if not moment.utcoffset() else f"UTC{moment:%z}"
     return f"{moment:%H:%M} {name}"
+
+
+def day_key(day: date | datetime | None) -> str:
+    """A day however it was said, for a key; a moment's is its day in UTC. Empty where none is known."""
+    if isinstance(day, datetime):
+        day = day.astimezone(UTC).date()
+    return day.isoformat() if day else ""
+
+
+def _day_as_said(day: date | datetime | None) -> str:
+    """The same as keys had it in 0.1: each way to say it made another."""
+    if isinstance(day, datetime) and day.time() == time():
+        day = day.date()
+    return day.isoformat() if day else ""
 
 
 def _text(value: Any) -> str | None:
@@ -257,8 +275,12 @@ class NoShow(Person):
         return {"phase": "No-show", "booking_status": "No-show"}
 
     def enrolment_key(self) -> str:
-        booking = self.calendly_event_uri or (self.scheduled_time.isoformat() if self.scheduled_time else "")
-        return f"{self.email}|{booking}"
+        moment = self.scheduled_time.astimezone(UTC) if self.scheduled_time else None
+        return f"{self.email}|{self.calendly_event_uri or (moment.isoformat() if moment else '')}"
+
+    def former_key(self) -> str | None:
+        said = self.scheduled_time if not self.calendly_event_uri else None
+        return f"{self.email}|{said.isoformat()}" if said else None
 
     def says_which(self) -> bool:
         return bool(self.calendly_event_uri or self.scheduled_time)
@@ -276,9 +298,7 @@ class NoShow(Person):
 class Maybe(Person):
     """A call that ended with a maybe, in the flat form."""
 
-    call_date: Annotated[date | Aware | None, BeforeValidator(blank_is_unknown)] = Field(
-        None, description="2026-12-08, or a date and time with an offset"
-    )
+    call_date: DayOrMoment = Field(None, description="2026-12-08, or a date and time with an offset")
     call_outcome: Name = None
     call_notes: Words = None
     objections: list[Annotated[str, StringConstraints(max_length=1000)]] = Field(default_factory=list, max_length=50)
@@ -288,7 +308,10 @@ class Maybe(Person):
         return {"phase": "Post-call", "diagnostic_call_date": _text(self.call_date)}
 
     def enrolment_key(self) -> str:
-        return f"{self.email}|{self.call_date.isoformat() if self.call_date else ''}"
+        return f"{self.email}|{day_key(self.call_date)}"
+
+    def former_key(self) -> str | None:
+        return f"{self.email}|{_day_as_said(self.call_date)}"
 
     def says_which(self) -> bool:
         return self.call_date is not None
@@ -302,7 +325,7 @@ class Onboarding(Person):
 
     payment_confirmed: bool = Field(description="Unpaid onboarding starts nothing")
     payment_amount: Money = None
-    payment_date: Annotated[date | Aware | None, BeforeValidator(blank_is_unknown)] = None
+    payment_date: DayOrMoment = None
     docusign_completed: bool | None = Field(
         None, description="false: the mails wait for the signature; left out: the sender does not know of one"
     )
@@ -315,7 +338,10 @@ class Onboarding(Person):
         return {"phase": "Onboarding" if self.payment_confirmed else None}
 
     def enrolment_key(self) -> str:
-        return f"{self.email}|{self.payment_date.isoformat() if self.payment_date else ''}"
+        return f"{self.email}|{day_key(self.payment_date)}"
+
+    def former_key(self) -> str | None:
+        return f"{self.email}|{_day_as_said(self.payment_date)}"
 
     def ignored_because(self) -> str | None:
         return None if self.payment_confirmed else "the payment is not confirmed"
@@ -327,6 +353,9 @@ class Onboarding(Person):
 
     def _milestone_key(self) -> str:
         return f"{FLAT}{self.enrolment_key()}"
+
+    def _is_mine(self, milestone: Milestone) -> bool:
+        return milestone.key in {self._milestone_key(), f"{FLAT}{self.former_key()}"}
 
     def _paid_at(self) -> datetime | None:
         if isinstance(self.payment_date, datetime) or self.payment_date is None:
@@ -349,7 +378,7 @@ class Onboarding(Person):
         return self
 
     def _started_by_services(self, known: Known) -> bool:
-        paid = max((m.at for m in known.milestones if m.key == self._milestone_key()), default=None)
+        paid = max((m.at for m in known.milestones if self._is_mine(m)), default=None)
         used = [m for m in known.milestones if m.used_at is not None and not m.key.startswith(FLAT)]
         return any(paid is None or paid - m.at <= TOGETHER for m in used)
 

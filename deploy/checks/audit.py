@@ -12,10 +12,13 @@ from tidings.settings import ROOT
 
 COMMAND = (
     sys.executable, "-m", "pip_audit", "--vulnerability-service", "osv", "--disable-pip", "--require-hashes",
-    "--progress-spinner", "off", "--format", "json", "--requirement", str(ROOT / "requirements.txt"),
+    "--progress-spinner", "off", "--format", "json", "--requirement",
 )  # fmt: skip
-#: What pip-audit's error says when there is no way to the advisories.
-NO_NETWORK = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "ServiceError")
+#: What runs in production, and what builds and tests it.
+LOCKS = ("requirements.txt", "requirements-dev.txt")
+#: What pip-audit's error says when there is no way to the advisories, and when their server does not do its work.
+NO_NETWORK = ("ConnectionError", "ConnectTimeout")
+OUTAGE = ("ServiceError", "ReadTimeout", "JSONDecodeError")
 
 
 class NotPossible(Exception):
@@ -27,14 +30,29 @@ def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def problems(audit: Callable[[Sequence[str]], subprocess.CompletedProcess[str]] = run) -> list[str]:
-    """Every known fault of a locked package. Raises NotPossible without a network."""
-    done = audit(COMMAND)
-    if not done.stdout.strip():
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        if any(word in last[0] for word in NO_NETWORK):
-            raise NotPossible("the advisories cannot be reached from here; run it where there is a network")
-        return [f"pip-audit failed: {last[0]}"]
-    return list(_found(json.loads(done.stdout)))
+    """Every known fault of a locked package. Raises NotPossible when that could not be learned of all of them."""
+    found: dict[str, None] = {}  # a package may be in both
+    reason: NotPossible | None = None
+    for lock in LOCKS:
+        try:
+            found |= dict.fromkeys(_of_lock(audit((*COMMAND, str(ROOT / lock)))))
+        except NotPossible as error:
+            reason = error
+    if reason and not found:
+        raise reason
+    return list(found)
+
+
+def _of_lock(done: subprocess.CompletedProcess[str]) -> list[str]:
+    if done.stdout.strip():
+        return list(_found(json.loads(done.stdout)))
+    lines = done.stderr.strip().splitlines() or ["it said nothing"]
+    if any(word in lines[-1] for word in NO_NETWORK):
+        raise NotPossible("the advisories cannot be reached from here; run it where there is a network")
+    if any(word in lines[-1] for word in OUTAGE):
+        why = next((line for line in lines if "HTTPError" in line), lines[-1])
+        raise NotPossible(f"the advisories' server does not do its work ({why}); run it again later")
+    return [f"pip-audit failed: {lines[-1]}"]
 
 
 def _found(report: Any) -> Iterator[str]:

@@ -45,5 +45,33 @@ def test_without_a_network__it_says_that_it_is_not_done(
     assert "audit: NOT DONE: the advisories cannot be reached" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "requests.exceptions.HTTPError: 503 Server Error: Unavailable\n\nThe above exception was the direct cause"
+            "\n\nTraceback\npip_audit._service.interface.ServiceError",
+            "503 Server Error",
+        ),
+        ("Traceback\nrequests.exceptions.ReadTimeout: read timed out", "read timed out"),
+        ("Traceback\nrequests.exceptions.JSONDecodeError: Expecting value", "Expecting value"),
+    ],
+)
+def test_an_outage_of_the_advisories_server__is_said_and_is_not_taken_for_good(error: str, said: str) -> None:
+    with pytest.raises(audit.NotPossible, match=f"the advisories' server does not do its work .*{said}"):
+        audit.problems(says(error=error))
+
+
+def test_both_locks__are_audited_and_what_is_known_counts_whatever_the_other_says() -> None:
+    asked: list[str] = []
+
+    def second_is_lost(command: Sequence[str]) -> CompletedProcess[str]:
+        asked.append(command[-1].rpartition("/")[2])
+        return says(FAULTY)(command) if len(asked) == 1 else says(error="ConnectionError: no way")(command)
+
+    assert audit.problems(second_is_lost) == ["jinja2 2.4.1 has PYSEC-2014-8; fixed in 2.7.2"]
+    assert asked == ["requirements.txt", "requirements-dev.txt"]
+
+
 def test_any_other_failure__is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert audit.problems(says(error="bad requirement")) == ["pip-audit failed: bad requirement"]

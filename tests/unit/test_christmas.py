@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tidings.campaign import Payload, explain, load_campaigns
@@ -290,6 +292,49 @@ def test_enrolment_keys__are_the_business_keys() -> None:
     }
 
 
+#: Where a body says only by its date or time which one it is.
+DATED = [("postcall-maybe", "call_date"), ("onboarding-start", "payment_date")]
+TIMED = [*DATED, ("calendly-noshow", "scheduled_time")]
+START, END = datetime(1971, 1, 1), datetime(2199, 1, 1)  # noqa: DTZ001  (given a zone below)
+MOMENTS = st.datetimes(min_value=START, max_value=END, timezones=st.just(UTC))
+OFFSETS = st.integers(min_value=-14 * 60, max_value=14 * 60).map(lambda m: timezone(timedelta(minutes=m)))
+
+
+@st.composite
+def spelled(draw: st.DrawFn, moment: datetime) -> str:
+    """One of the ways in which a sender may write a moment in JSON."""
+    local = moment.astimezone(draw(OFFSETS | st.just(UTC)))
+    text = local.isoformat(sep=draw(st.sampled_from("T ")), timespec=draw(st.sampled_from(["auto", "microseconds"])))
+    return text.replace("+00:00", draw(st.sampled_from(["+00:00", "-00:00", "Z", "z"])))
+
+
+@given(data=st.data(), moment=MOMENTS | MOMENTS.map(lambda m: m.replace(hour=0, minute=0, second=0, microsecond=0)))
+@pytest.mark.parametrize(("path", "field"), TIMED)
+def test_one_moment__is_one_enrolment_however_it_is_written(
+    path: str, field: str, data: st.DataObject, moment: datetime
+) -> None:
+    first, second = (parse(path, **{field: data.draw(spelled(moment))}) for _ in range(2))
+
+    assert first.enrolment_key() == second.enrolment_key()
+
+
+@given(data=st.data(), moment=MOMENTS)
+@pytest.mark.parametrize(("path", "field"), DATED)
+def test_a_day__is_the_day_of_its_moments_in_utc(path: str, field: str, data: st.DataObject, moment: datetime) -> None:
+    key = parse(path, **{field: data.draw(spelled(moment))}).enrolment_key()
+
+    assert key == parse(path, **{field: moment.date().isoformat()}).enrolment_key()
+    assert key != parse(path, **{field: (moment.date() + timedelta(days=1)).isoformat()}).enrolment_key()
+
+
+@given(data=st.data(), moment=MOMENTS, apart=st.integers(min_value=1, max_value=10**6))
+def test_another_moment__is_another_missed_call(data: st.DataObject, moment: datetime, apart: int) -> None:
+    times = (moment, moment + timedelta(seconds=apart))
+    first, second = (parse("calendly-noshow", scheduled_time=data.draw(spelled(time))) for time in times)
+
+    assert first.enrolment_key() != second.enrolment_key()
+
+
 def test_another_booking__is_another_enrolment() -> None:
     assert booking(uid="u2").enrolment_key() != booking().enrolment_key()
 
@@ -429,8 +474,8 @@ def test_f18_each_webhook__says_what_allows_its_mails(path: str, basis: str, mor
 def test_f19_a_payment_of_tomorrow__counts_from_today_and_one_without_a_date_too() -> None:
     paid = {"payment_confirmed": True}
 
-    for given in ({**paid, "payment_date": "2099-01-01"}, paid):
-        assert parse("onboarding-start", **given).consented_at(AT) == AT
+    for body in ({**paid, "payment_date": "2099-01-01"}, paid):
+        assert parse("onboarding-start", **body).consented_at(AT) == AT
 
 
 @pytest.mark.parametrize("field", ["first_name", "name"])

@@ -161,6 +161,52 @@ def test_a_file_that_cannot_be_read__is_named(environ: pytest.MonkeyPatch) -> No
         load_settings()
 
 
+def test_everything_wrong__is_told_at_once_wherever_it_stands(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "utf-16").write_text("re_from_file", encoding="utf-16")
+    environ.setenv("RESEND_API_KEY_FILE", str(tmp_path / "utf-16"))
+    environ.setenv("SECRET_KEY_FILE", "/nowhere/key")
+    environ.setenv("ADMIN_TOKEN_FILE", str(tmp_path))
+    for name in ("RESEND_API_KEY", "SECRET_KEY", "NOTION_TOKEN"):
+        environ.delenv(name)
+    environ.setenv("SENDER", "Clinic")
+    environ.setenv("TURNSTILE_SECRET", "t")
+    environ.setenv("HCAPTCHA_SECRET", "h")
+
+    with pytest.raises(ConfigError) as told:
+        load_settings(lambda names: {})
+
+    assert sorted(p.partition(";")[0] for p in told.value.problems) == [
+        f"ADMIN_TOKEN_FILE names {tmp_path}, which cannot be read: Is a directory",
+        "HCAPTCHA_SECRET and TURNSTILE_SECRET are both set",
+        "NOTION_TOKEN is missing",
+        f"RESEND_API_KEY_FILE names {tmp_path}/utf-16, which is not UTF-8 text",
+        "SECRET_KEY_FILE names /nowhere/key, which cannot be read: No such file or directory",
+        'SENDER must be an address such as "Clinic <hello@mail.clinic.ca>"',
+    ]
+
+
+def test_a_dot_env_that_is_no_text__is_told_with_what_else_is_wrong(
+    environ: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("SECRET_KEY=é", encoding="latin-1")
+    environ.delenv("SECRET_KEY")
+    environ.setenv("SENDER", "Clinic")
+
+    with pytest.raises(ConfigError) as told:
+        load_settings(lambda names: {})
+
+    first, second = told.value.problems
+    assert first.startswith(f"There is {tmp_path}/.env, which is not UTF-8 text; save it as")
+    assert second.startswith("SENDER must be")
+
+
+def test_a_secret_that_another_command_needs__is_not_in_the_way(environ: pytest.MonkeyPatch) -> None:
+    environ.setenv("ADMIN_TOKEN_FILE", "/nowhere/admin")
+
+    assert NotionAccess.load().notion_token.get_secret_value() == "ntn_x"
+    assert database_url() == "postgresql+asyncpg://u:p@db:5432/tidings"
+
+
 def test_secret_blocks__are_asked_only_for_what_is_missing(environ: pytest.MonkeyPatch) -> None:
     environ.delenv("RESEND_API_KEY")
     environ.delenv("NOTION_CONTACTS_DB_ID")
@@ -322,7 +368,7 @@ def test_two_captchas__are_one_too_many(environ: pytest.MonkeyPatch) -> None:
     environ.setenv("TURNSTILE_SECRET", "turnstile-secret")
     environ.setenv("HCAPTCHA_SECRET", "hcaptcha-secret")
 
-    with pytest.raises(ConfigError, match="TURNSTILE_SECRET and HCAPTCHA_SECRET are both set") as refused:
+    with pytest.raises(ConfigError, match="HCAPTCHA_SECRET and TURNSTILE_SECRET are both set") as refused:
         load_settings()
 
     assert "turnstile-secret" not in str(refused.value)

@@ -703,6 +703,20 @@ async def test_the_next_purchase_in_a_flat_body__is_welcomed_again(inn: Inn) -> 
     assert len(await inn.mails()) == 6
 
 
+async def test_the_next_purchase_that_was_taken_in_by_an_earlier_version__is_welcomed_too(inn: Inn) -> None:
+    await inn.post("onboarding-start", stripe())
+    await inn.post("onboarding-start", docusign())
+    at = "2028-01-10T20:30:00-05:00"
+    taken = await inn.take("onboarding-start", {**FLAT, "payment_date": at})
+    async with inn.ledger.transaction() as connection:
+        former = {"former": f"flat:{ANA}|{at}"}
+        await connection.execute(text("UPDATE milestone SET key = :former WHERE key LIKE 'flat:%'"), former)
+
+    await inn.handle(taken)
+
+    assert len(await inn.mails()) == 6
+
+
 async def test_everybody_who_signed_but_the_sender__has_signed(inn: Inn) -> None:
     await inn.post("onboarding-start", stripe())
 

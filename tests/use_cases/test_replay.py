@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,13 +12,21 @@ import pytest
 from winter import HELLO, WINTER
 from worlds import World, address, now
 
+from tidings import operate
+from tidings import replay as replaying
+from tidings.errors import OutcomeUnknown
 from tidings.ledger import inbox
 from tidings.operate import cancel_messages, retry_messages
-from tidings.replay import replay
+from tidings.replay import WAITS, Page, Wanted, replay
+
+
+async def pages(world: World, *, dry_run: bool = False, **given: Any) -> list[Page]:
+    wanted = Wanted(**given)
+    return [p async for p in replay(world.ledger, world.runs, world.campaigns, wanted, dry_run=dry_run, now=now())]
 
 
 async def run_replay(world: World, **given: Any) -> dict[UUID, str]:
-    return await replay(world.ledger, world.runs, world.campaigns, **given)
+    return {event_id: what for page in await pages(world, **given) for event_id, what in page.told.items()}
 
 
 async def failed_event(world: World) -> UUID:
@@ -92,15 +101,67 @@ async def test_an_ignored_or_unknown_event__is_told_as_such(world: World) -> Non
     assert (await world.event()).state == "ignored"
 
 
-async def test_prefect_away__leaves_the_replay_to_the_keeper(world: World) -> None:
+async def test_prefect_away__leaves_the_replay_to_the_keeper_and_says_so(world: World) -> None:
     event_id = await failed_event(world)
     world.runs.away = True
 
-    await run_replay(world, ids=[event_id])
+    assert await run_replay(world, ids=[event_id]) == {event_id: WAITS}
 
     row = await world.event()
     assert (row.state, row.flow_run_id) == ("accepted", None)
     assert row.dispatch_id is not None
+
+
+async def test_prefect_away__is_asked_once_and_not_for_each_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replaying, "PAGE", 1)
+    for _ in range(3):
+        await world.accept(world.arrival())
+    asked = 0
+
+    async def nobody(*_: Any) -> UUID:
+        nonlocal asked
+        asked += 1
+        raise OutcomeUnknown("Prefect", "did not answer in time")
+
+    monkeypatch.setattr(world.runs, "start_handler", nobody)
+    found = await run_replay(world, until=now())
+
+    assert (list(found.values()), asked) == ([WAITS] * 3, 1)
+
+
+async def test_a_missing_deployment__keeps_back_its_own_events_only(world: World) -> None:
+    lost, fine = world.arrival(), world.arrival("winter-meeting", starts=now() + timedelta(days=9))
+    await world.accept(lost, fine)
+    world.runs.missing = {"winter-hello-handler"}
+
+    assert await run_replay(world, until=now()) == {lost.id: WAITS, fine.id: "replayed"}
+
+
+async def test_many_events__are_replayed_from_the_oldest_on_and_what_remains_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replaying, "PAGE", 2)
+    at = now() - timedelta(hours=1)
+    some = [world.arrival(at=at + timedelta(minutes=minute // 2)) for minute in range(5)]  # two at the same moment
+    for each in (some[3], some[0], some[4], some[1], some[2]):
+        await world.accept(each)
+    unknown, late = uuid4(), world.arrival(at=now() + timedelta(minutes=1))
+    await world.accept(late)
+
+    found = await pages(world, ids=[some[4].id, unknown], since=at)
+
+    in_order = [e.id for e in sorted(some[:4], key=lambda e: (e.received_at, e.id))]
+    assert [list(page.told) for page in found] == [[unknown, some[4].id], in_order[:2], in_order[2:], []]
+    assert [page.remaining for page in found] == [5, 3, 1, 0]
+    assert {what for page in found for what in page.told.values()} == {"not known", "replayed"}
+
+
+async def test_events_behind_another__are_those_that_came_after_it(world: World) -> None:
+    at = now() - timedelta(hours=1)
+    early, late = world.arrival(at=at), world.arrival(at=at + timedelta(minutes=1))
+    await world.accept(early, late)
+
+    assert await run_replay(world, until=now(), after=(at, early.id), dry_run=True) == {late.id: "would be replayed"}
 
 
 # -- quarantine ----------------------------------------------------------------------------------------------
@@ -201,6 +262,23 @@ async def test_an_unknown_message__needs_a_persons_word(world: World) -> None:
     await world.send()
 
     assert world.mailed() == [who]
+
+
+async def test_many_messages__are_retried_page_by_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operate, "PAGE", 2)
+    (who,) = await world.enrolled()
+    await cancel_messages(world.ledger, who, sequence=None, reason="x", dry_run=False, now=now())
+    told: list[tuple[int, int]] = []
+
+    def hear(done: Sequence[UUID], remaining: int) -> None:
+        told.append((len(done), remaining))
+
+    tried = await retry_messages(world.ledger, email=who, dry_run=True, now=now(), told=hear)
+    found = await retry_messages(world.ledger, email=who, now=now(), told=hear)
+
+    assert tried == found == [(await world.message(t)).id for t in HELLO]
+    assert told == [(2, 1), (1, 0)] * 2
+    assert {(await world.message(t)).state for t in HELLO} == {"scheduled"}
 
 
 async def test_cancelling__stops_what_waits_and_nothing_else(world: World) -> None:

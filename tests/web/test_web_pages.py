@@ -9,14 +9,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from pydantic import SecretStr
 from svix.webhooks import Webhook
 from web_client import ADMIN, BEFORE, SECRET, TOKEN, Web
 from worlds import address, now
 
+from tidings import replay
 from tidings.ledger import inbox, mails, permission
 from tidings.model import MessageState, Plan, PlannedMessage
+from tidings.web import operate
 
 OPERATOR = {"authorization": f"Bearer {ADMIN}"}
 
@@ -302,10 +305,31 @@ async def test_operators__replay_while_prefect_is_away(web: Web) -> None:
     answer = await web.http.post("/api/events/replay", json={"ids": [str(event.id)]}, headers=OPERATOR)
 
     (row,) = await web.rows("SELECT * FROM event")
-    assert answer.json() == {str(event.id): "replayed"}
+    assert answer.json() == {str(event.id): "waits for Prefect"}
+    assert answer.headers["tidings-remaining"] == "0"
     assert row.state == "accepted"
     async with web.ledger.reading() as connection:
         assert await inbox.events_of_dispatch(connection, row.dispatch_id) == [event.id]
+
+
+async def test_operators__replay_more_than_one_answer_holds(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "PAGE", 1)
+    monkeypatch.setattr(operate, "LIMIT", 1)
+    for _ in range(2):
+        await enrolled(web)
+    first, second = (str(e.id) for e in await web.rows("SELECT id FROM event ORDER BY received_at, id"))
+
+    async def ask(**more: Any) -> httpx.Response:
+        body = {"until": now().isoformat(), "dry_run": True, **more}
+        return await web.http.post("/api/events/replay", json=body, headers=OPERATOR)
+
+    one, two = await ask(), await ask(after=first)
+
+    assert [(list(each.json()), each.headers["tidings-remaining"]) for each in (one, two)] == [
+        ([first], "1"),
+        ([second], "0"),
+    ]
+    assert (await ask(after=str(uuid4()))).status_code == 404
 
 
 @pytest.mark.parametrize("forged", [{"webhook-id": "msg_1", "svix-id": "msg_forged"}, {"webhook-id": "msg_1"}])

@@ -26,6 +26,7 @@ from tidings.errors import (
     TemplateMissing,
 )
 from tidings.model import Template
+from tidings.ports import Told, nobody_told
 
 SERVICE = "Notion"
 #: The newest version known (apis.md 1.1): databases hold data sources, `archived` is gone.
@@ -220,14 +221,23 @@ class Notion:
                 raise each
         return {name: each for name, each in found.items() if isinstance(each, Template)}
 
-    async def try_templates(self, given: str, names: Sequence[str]) -> dict[str, Template | CopyError]:
-        """Each of these templates, or what is wrong with it; one query for up to a hundred of them."""
+    async def try_templates(
+        self, given: str, names: Sequence[str], *, told: Told = nobody_told
+    ) -> dict[str, Template | CopyError]:
+        """Each of these templates, or what is wrong with it; one query for up to a hundred of them.
+
+        `told` hears how many have been read: a long one takes calls of its own.
+        """
         rows: list[dict[str, Any]] = []
         for start in range(0, len(names), FILTERS_LIMIT):
             # Every database's title property answers to the id "title", however it is called (apis.md 1.6).
             some = [{"property": "title", "title": {"equals": name}} for name in names[start : start + FILTERS_LIMIT]]
             rows += await self.query(TEMPLATES, given, filter={"or": some} if len(some) > 1 else some[0])
-        return {name: await self._template(name, [r for r in rows if title_of(r) == name]) for name in names}
+        found: dict[str, Template | CopyError] = {}
+        for name in names:
+            found[name] = await self._template(name, [r for r in rows if title_of(r) == name])
+            told(len(found), len(names))
+        return found
 
     async def template_text(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """Subject and body of a template's row, in full."""

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from tidings.commands.console import say
 
 if TYPE_CHECKING:
     from tidings.ports import Answer
 
 alerts_app = typer.Typer(invoke_without_command=True, help="What is wrong now, in words; and whom it was told.")
-out = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 @alerts_app.callback()
@@ -27,7 +27,7 @@ def alerts(
         rows = asyncio.run(_listed(history, limit))
         for row in rows:
             _show(row)
-        out.print(f"{len(rows)} alerts" + ("" if history else " are open"))
+        say(f"{len(rows)} alerts" + ("" if history else " are open"))
 
 
 @alerts_app.command("test")
@@ -35,9 +35,9 @@ def test() -> None:
     """Send a message to every channel of ALERT_URLS and show what each said; exit code 1 when one did not take it."""
     answers = asyncio.run(_tried())
     for answer in answers:
-        out.print(f"{answer.channel}: {answer.problem or 'took it'}")
+        say(f"{answer.channel}: {answer.problem or 'took it'}")
     if not answers:
-        out.print("ALERT_URLS is not set: alerts are only in the log and here")
+        say("ALERT_URLS is not set: alerts are only in the log and here")
     if not answers or any(answer.problem for answer in answers):
         raise typer.Exit(1)
 
@@ -65,10 +65,10 @@ async def _tried() -> list[Answer]:
 def _show(row: Any) -> None:
     over = f", over since {_second(row.recovered_at)}" if row.recovered_at and row.recovered_at != row.opened_at else ""
     told = f"told {_second(row.told_at)}" if row.told_at else "nobody was told"
-    out.print(f"{_second(row.opened_at)} UTC  {row.key}  {row.title}")
+    say(f"{_second(row.opened_at)} UTC  {row.key}  {row.title}")
     for line in row.body.splitlines():
-        out.print(f"    {line}")
-    out.print(f"    {told}{over}\n")
+        say(f"    {line}")
+    say(f"    {told}{over}\n")
 
 
 def _second(moment: datetime) -> str:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from tidings.commands.console import say
 
 
 def reconcile(
@@ -23,13 +24,11 @@ def reconcile(
     from tidings.reconciliation import Outcome, Step, reconcile
     from tidings.wiring import open_app, utc_now
 
-    out = Console(width=None if Console().is_terminal else 240)
-
     async def told(step: Step, scope: Scope) -> Checked:
-        out.print(f"{step.name} …", highlight=False)
+        say(f"{step.name} …")
         checked = await step.check(scope)
         for note in checked.notes:
-            out.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+            say(f"  {note}")
         return checked
 
     async def go() -> Outcome:
@@ -39,12 +38,11 @@ def reconcile(
 
     outcome = asyncio.run(go())
     for name, error in outcome.failed.items():
-        out.print(f"{name}: {error}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{name}: {error}")
     will = "would be " if dry_run else ""
-    out.print(
+    say(
         f"{outcome.total('taken')} {will}taken in, {outcome.total('remade')} {will}made anew, "
-        f"{outcome.total('differences')} differences, {len(outcome.failed)} failed",
-        highlight=False,
+        f"{outcome.total('differences')} differences, {len(outcome.failed)} failed"
     )
     if outcome.failed:
         raise typer.Exit(1)

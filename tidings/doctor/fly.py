@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from uuid import UUID
-
-from rich.console import Console
-from rich.markup import escape
 
 from tidings.adapters.blocks import settings_of_this_process
 from tidings.adapters.public import PublicSide
 from tidings.canary import MORE, look_after, send, stations, where_lost
+from tidings.commands.console import say
 from tidings.ledger import canaries
 from tidings.ledger.canaries import Journey
 from tidings.wiring import App, deadman_of, open_app, utc_now
 
-out = Console(width=None if sys.stdout.isatty() else 240)
 POLL_SECONDS = 0.3
 
 
@@ -31,13 +27,13 @@ def fly(wait: float) -> bool:
 async def _fly(wait: float) -> bool:
     settings = settings_of_this_process()
     async with open_app(settings) as parts, PublicSide(settings.public_url) as door:
-        out.print(f"a canary leaves for {settings.public_url}", highlight=False, soft_wrap=True)
+        say(f"a canary leaves for {settings.public_url}")
         canary_id = await send(parts.ledger, door, settings, deadman_of(settings), utc_now())
         last = await _watch(parts, canary_id, wait)
     if last.returned_at is not None:
-        out.print("[green]it is back[/]: the whole chain works")
+        say(("it is back", "green"), ": the whole chain works")
         return True
-    out.print(f"[red]it did not come back[/]: {escape(where_lost(last))}. {MORE}.", highlight=False, soft_wrap=True)
+    say(("it did not come back", "red"), f": {where_lost(last)}. {MORE}.")
     return False
 
 
@@ -50,7 +46,7 @@ async def _watch(parts: App, canary_id: UUID, wait: float) -> Journey:
             journey = await canaries.journey(connection, canary_id)
         passed = _passed(journey)
         for name, seconds in passed[shown:]:
-            out.print(f"[green]✓[/] {name} after {seconds:.1f} s", highlight=False)
+            say(("✓", "green"), f" {name} after {seconds:.1f} s")
         shown = max(shown, len(passed))
         if journey.returned_at or journey.problem or time.monotonic() > deadline:
             return journey

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from tidings.adapters.blocks import settings_of_this_process
+from tidings.commands.console import err, out, say
 from tidings.doctor.check import State, Word, ok, unknown, wrong
 from tidings.doctor.run import Finding, examine
 from tidings.errors import CampaignError, ConfigError
 from tidings.readiness import all_checks
 from tidings.wiring import open_app
 
-out = Console(width=None if sys.stdout.isatty() else 240)
-err = Console(stderr=True)
-
-MARKS = {State.OK: "[green]✓[/]", State.WRONG: "[red]✗[/]", State.UNKNOWN: "[yellow]?[/]"}
+MARKS = {State.OK: ("✓", "green"), State.WRONG: ("✗", "red"), State.UNKNOWN: ("?", "yellow")}
 
 
 def examine_and_show(*, as_json: bool) -> bool:
@@ -32,7 +26,7 @@ def examine_and_show(*, as_json: bool) -> bool:
         out.print_json(json.dumps(told))
     else:
         count = {state: sum(f.word.state is state for f in findings) for state in State}
-        out.print(", ".join(f"{number} {state}" for state, number in count.items()), highlight=False)
+        say(", ".join(f"{number} {state}" for state, number in count.items()))
     return bool(told["ok"])
 
 
@@ -74,7 +68,7 @@ def _asking(left: set[str]) -> str:
 def _show(finding: Finding) -> None:
     text = f": {finding.word.text}" if finding.word.text else ""
     took = f" ({finding.seconds:.1f} s)" if finding.seconds >= 1 else ""
-    out.print(f"{MARKS[finding.word.state]} {finding.name}{escape(text)}{took}", highlight=False, soft_wrap=True)
+    say(MARKS[finding.word.state], f" {finding.name}{text}{took}")
 
 
 def _told(findings: Sequence[Finding]) -> dict[str, Any]:

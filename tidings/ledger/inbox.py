@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import and_, case, func, literal, select, text, update
+from sqlalchemy import ColumnElement, case, func, literal, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -485,19 +485,18 @@ async def lock_unhandled(connection: AsyncConnection, pairs: Sequence[tuple[UUID
     return [pair for row in rows if (pair := (row.id, row.flow_run_id)) in set(pairs)]
 
 
-async def requeue(connection: AsyncConnection, event_ids: Sequence[UUID]) -> list[UUID]:
-    """Make events wait for a new handler run, those of one deployment together; returns the new dispatches."""
+async def requeue(connection: AsyncConnection, event_ids: Sequence[UUID]) -> dict[str, UUID]:
+    """Make events wait for a new handler run, those of one deployment together; returns the dispatch of each."""
     rows = await connection.execute(select(event.c.deployment).where(event.c.id.in_(event_ids)).distinct())
-    dispatches = []
-    for deployment in rows.scalars().all():
-        dispatches.append(uuid4())
+    dispatches = {deployment: uuid4() for deployment in rows.scalars().all()}
+    for deployment, dispatch_id in dispatches.items():
         await connection.execute(
             update(event)
             .where(event.c.id.in_(event_ids), event.c.deployment == deployment)
             .values(
                 state=EventState.ACCEPTED,
                 reason=None,
-                dispatch_id=dispatches[-1],
+                dispatch_id=dispatch_id,
                 flow_run_id=None,
                 handled_at=None,
                 attempts=event.c.attempts + 1,
@@ -564,15 +563,36 @@ async def list_events(
     limit: int = 50,
 ) -> list[Any]:
     """Events for people to look at, newest first."""
-    wanted = [
+    query = select(event, contact.c.email).outerjoin(contact, contact.c.id == event.c.contact_id)
+    query = query.where(*_fitting(state, since, until), *([event.c.source == source] if source else []))
+    return list((await connection.execute(query.order_by(event.c.received_at.desc()).limit(limit))).all())
+
+
+def _fitting(state: str | None, since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
+    wanted = (
         event.c.state == state if state else None,
-        event.c.source == source if source else None,
         event.c.received_at >= since if since else None,
         event.c.received_at < until if until else None,
-    ]
-    query = select(event, contact.c.email).outerjoin(contact, contact.c.id == event.c.contact_id)
-    query = query.where(and_(*[w for w in wanted if w is not None])) if any(w is not None for w in wanted) else query
-    return list((await connection.execute(query.order_by(event.c.received_at.desc()).limit(limit))).all())
+    )
+    return [each for each in wanted if each is not None]
+
+
+async def page_of_events(
+    connection: AsyncConnection,
+    *,
+    state: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    after: tuple[datetime, UUID] | None = None,
+    limit: int,
+) -> tuple[list[Any], int]:
+    """Events oldest first, behind `after`: a time and an id; and how many fit in all, these included."""
+    wanted = _fitting(state, since, until)
+    if after:
+        wanted.append(tuple_(event.c.received_at, event.c.id) > after)
+    count = (await connection.execute(select(func.count()).select_from(event).where(*wanted))).scalar_one()
+    query = select(event).where(*wanted).order_by(event.c.received_at, event.c.id).limit(limit)
+    return list((await connection.execute(query)).all()), count
 
 
 async def find_events(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Any]:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import bindparam, func, insert, literal, or_, select, text, update
+from sqlalchemy import bindparam, func, insert, literal, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -145,6 +145,17 @@ async def enrol(connection: AsyncConnection, plans: Sequence[Plan], now: datetim
     if messages:
         await connection.execute(insert(message), messages)
     return ids
+
+
+async def enrolled_before(connection: AsyncConnection, plans: Sequence[Plan]) -> set[UUID]:
+    """Events of plans that are enrolled under the key that an earlier version gave them."""
+    former = {(p.campaign, p.sequence, p.former_key): p.event_id for p in plans if p.former_key is not None}
+    if not former:
+        return set()
+    columns = (enrolment.c.campaign, enrolment.c.sequence, enrolment.c.key)
+    rows = await connection.execute(select(*columns).where(tuple_(*columns).in_(list(former))))
+    there = {tuple(row) for row in rows}
+    return {p.event_id for p in plans if (p.campaign, p.sequence, p.former_key) in there}
 
 
 def _evidence(plan: Plan) -> dict[str, Any]:

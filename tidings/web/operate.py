@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, Field
 
@@ -20,7 +20,7 @@ from tidings.operate import (
     retry_messages,
     suppress_contact,
 )
-from tidings.replay import replay
+from tidings.replay import Wanted, replay
 from tidings.web.auth import operator
 from tidings.web.values import Moment, Problem, Word
 from tidings.wiring import App, utc_now
@@ -32,6 +32,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     404: {"description": "Not known"},
     422: {"model": Problem, "description": "A field is missing or wrong; the answer names it"},
 }
+#: Of events in one answer: a page more at most.
+LIMIT = 10_000
+REMAINING = "Tidings-Remaining"
 router = APIRouter(prefix="/api", tags=["operators"], dependencies=[Depends(operator)], responses=RESPONSES)
 
 MESSAGE_FIELDS = (
@@ -69,12 +72,15 @@ class Alert(BaseModel):
 
 
 class Replay(BaseModel):
-    """Which events to handle again; at least one of these is needed."""
+    """Which events to handle again; at least one of ids, failed, since, until is needed."""
 
     ids: list[UUID] = Field(default_factory=list, max_length=10_000)
     failed: bool = False
     since: Moment | None = None
     until: Moment | None = None
+    after: UUID | None = Field(
+        None, description="Only those received after this event: the last of an answer that left some over"
+    )
     dry_run: bool = False
 
 
@@ -143,13 +149,44 @@ async def events(
     return [Event(**{name: getattr(row, name) for name in Event.model_fields}) for row in rows]
 
 
-@router.post("/events/replay", summary="Handle events again; nothing is sent twice")
-async def replay_events(request: Request, wanted: Replay) -> dict[str, str]:
-    if not (wanted.ids or wanted.failed or wanted.since or wanted.until):
+@router.post(
+    "/events/replay",
+    summary="Handle events again; nothing is sent twice",
+    responses={
+        200: {
+            "description": "What becomes of each event: those in `ids` first, the others from the oldest on",
+            "headers": {
+                REMAINING: {"description": "How many events are left over", "schema": {"type": "integer"}},
+            },
+        }
+    },
+)
+async def replay_events(request: Request, response: Response, wanted: Replay) -> dict[str, str]:
+    """An answer tells of some 10,000 events; ask again with `after` for the rest."""
+    chosen = await _chosen(request, wanted)
+    if not chosen:
         raise HTTPException(422, "Name events in 'ids', or set 'failed', 'since' or 'until'")
     parts: App = request.app.state.parts
-    result = await replay(parts.ledger, parts.runs, parts.campaigns, **wanted.model_dump())
-    return {str(event_id): what for event_id, what in result.items()}
+    told: dict[str, str] = {}
+    pages = replay(parts.ledger, parts.runs, parts.campaigns, chosen, dry_run=wanted.dry_run, now=utc_now())
+    async for page in pages:
+        told |= {str(event_id): what for event_id, what in page.told.items()}
+        response.headers[REMAINING] = str(page.remaining)
+        if len(told) >= LIMIT:
+            break
+    return told
+
+
+async def _chosen(request: Request, wanted: Replay) -> Wanted:
+    after = None
+    if wanted.after:
+        parts: App = request.app.state.parts
+        async with parts.ledger.reading() as connection:
+            found = await inbox.find_events(connection, [wanted.after])
+        if not found:
+            raise HTTPException(404, f"No event has the id {wanted.after}")
+        after = (found[0].received_at, found[0].id)
+    return Wanted(wanted.ids, wanted.failed, wanted.since, wanted.until, after)
 
 
 @router.post(
