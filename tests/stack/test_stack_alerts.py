@@ -1,4 +1,4 @@
-"""Alerts on a running stack of their own, from the failure to the channel: who notices, what people read, and its end."""
+"""Alerts on a running stack of their own, from the failure to the channel: who notices, and what people read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest_asyncio
 from live_notion import NotionDesk
 from live_parts import Json, Live, in_time, until
 from live_sequences import noshow, signup
-from receiver import Receiver, Told
 
+from tidings.drill.receiver import Receiver, Told
 from tidings.local.config import StackConfig
 from tidings.local.stack import Stack
 
@@ -216,7 +216,6 @@ async def test_a_test_message__says_what_each_channel_said(watched: Live, told: 
     told.refuses = True
     try:
         said = await watched.cli("alerts", "test", fails=True)
-        status, problems = await watched.ready()
     finally:
         told.refuses = False
     assert "address 1 of ALERT_URLS (json): Failed to send JSON" in said
