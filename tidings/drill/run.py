@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,6 +99,8 @@ class Drill:
     hands: Hands
     receiver: Receiver
     progress: Progress
+    #: What an earlier way left wrong, and is its trouble alone.
+    known: set[str] = field(default_factory=set)
 
     async def run(self, ways: Sequence[Way], minutes: float) -> Outcome:
         await self._settled()
@@ -172,16 +174,19 @@ class Drill:
         """Wait until nothing is wrong and nothing waits to be told; what is left of it when that takes too long."""
         if await self._wait(SETTLING_SECONDS, self._well):
             return None
-        return f"not well after {SETTLING_SECONDS:.0f} s: {await self._left()}"
+        left = await self._left()
+        self.known |= left
+        return f"not well after {SETTLING_SECONDS:.0f} s: {'; '.join(sorted(left))}"
 
     async def _well(self) -> bool:
         if await self.hands.sql(_LOST_CANARY):  # as its alert says
             await self.hands.tidings("canary")
         return not await self._left()
 
-    async def _left(self) -> str:
-        titles = [row[0] for row in await self.hands.sql(_OPEN)]
-        return "; ".join([*titles, *(f"{name}: {said}" for name, said in (await self.hands.ready()).items())])
+    async def _left(self) -> set[str]:
+        """Open alerts, and checks that fail."""
+        titles = {row[0] for row in await self.hands.sql(_OPEN)}
+        return (titles | {f"the check {name}" for name in await self.hands.ready()}) - self.known
 
     async def _wait(self, seconds: float, probe: Callable[[], Awaitable[T | None]]) -> T | None:
         """What the probe finds within so long. A part that is broken just now answers later."""

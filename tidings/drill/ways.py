@@ -93,7 +93,8 @@ async def _event(hands: Hands, event_id: str, state: str) -> None:
 
 async def _refused_mail(hands: Hands) -> None:
     email = address()
-    await hands.fault("status", status=422, service="resend", path="^/emails", body=email.replace("+", "."))
+    this = f"(?=.*{email.replace('+', '.')})(?=.*noshow_recovery_email_1)"
+    await hands.fault("status", status=422, service="resend", path="^/emails", body=this)
     await hands.accepted(NOSHOW, email)
 
 
@@ -351,7 +352,7 @@ WAYS: tuple[Way, ...] = (
         kind="dead-letter",
         alert="1 mail of noshow_recovery_email_1 failed",
         says=("tidings messages retry",),
-        also=("* of noshow_recovery_email_* failed",),
+        also=(LATE,),  # what is retried goes out within a minute, which is late by the accelerated clock
         do=_refused_mail,
         mend=_then(_retry),
     ),
