@@ -118,12 +118,16 @@ class Drill:
         try:
             result = await self._broken(result, first)
         except (TidingsError, *AWAY) as error:
-            result = replace(result, trouble=f"it could not be broken: {error}")
+            result = self._trouble(result, f"it could not be broken: {error}")
         try:
             result = await self._mended(result, first)
         except (TidingsError, *AWAY) as error:
-            result = replace(result, trouble=f"it could not be mended: {error}")
+            result = self._trouble(result, f"it could not be mended: {error}")
         return replace(result, told=tuple(self.receiver.told[first:]))
+
+    def _trouble(self, result: Result, words: str) -> Result:
+        self.progress.say(f"    {words}")
+        return replace(result, trouble=words)
 
     async def _broken(self, result: Result, first: int) -> Result:
         way, began = result.way, time.monotonic()
@@ -141,7 +145,7 @@ class Drill:
             said = await self._on_ready(way)
             return (f"/health/ready: {way.on_ready}: {said}", time.monotonic()) if said else None
         alert = await self._told(way, first, over=False)
-        return (alert.title, alert.at) if alert else None
+        return (alert.read, alert.at) if alert else None
 
     async def _mended(self, result: Result, first: int) -> Result:
         way, began = result.way, time.monotonic()
@@ -151,7 +155,7 @@ class Drill:
             self.progress.say(f"    over after {over - began:.1f} s" if over else "    NOBODY WAS TOLD THAT IT IS OVER")
             result = replace(result, recovery=over and over - began)
         left = await self._settled()
-        return replace(result, trouble=result.trouble or left)
+        return self._trouble(result, left) if left else result
 
     async def _over(self, way: Way, first: int) -> float | None:
         if way.on_ready:

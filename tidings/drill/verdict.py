@@ -12,7 +12,7 @@ from tidings.drill.receiver import Told
 from tidings.drill.ways import Way
 
 NAME, OVER = "Tidings: ", "over: "
-_GROUP = re.compile(r"\d+ alerts of the kind ")
+_GROUP = re.compile(r"\d+ alerts of the kind ")  # tidings.telling
 _ENDED = re.compile(r": over since \d\d:\d\d:\d\d UTC.*")
 
 
@@ -22,8 +22,15 @@ class Alert:
 
     title: str
     text: str
+    #: The message's own title, where it has several alerts.
+    among: str
     over: bool
     at: float
+
+    @property
+    def read(self) -> str:
+        """What a person reads of it first."""
+        return f"{self.among}: {self.title}" if self.among else self.title
 
     def fits(self, beginning: str) -> bool:
         """Whether the title begins so; "*" stands for anything."""
@@ -40,8 +47,10 @@ def _alerts(told: Told) -> Iterator[Alert]:
     over = title.startswith(OVER)
     title = title.removeprefix(OVER) if over else title
     listed = [line[2:] for line in told.message.splitlines() if line.startswith("- ")]
-    for each in listed if _GROUP.match(title) else [title]:
-        yield Alert(_ENDED.sub("", each) if over else each, f"{each}\n{told.message}", over, told.at)
+    several = _GROUP.match(title)
+    for each in listed if several else [title]:
+        among = title if several else ""
+        yield Alert(_ENDED.sub("", each) if over else each, f"{each}\n{told.message}", among, over, told.at)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,9 +127,9 @@ async def _outcomes(hands: Hands, outcome: str, count: int) -> None:
 async def _silence(hands: Hands) -> None:
     """A sender that has posted every hour for a fortnight has not for two days."""
     await hands.sql(
-        "INSERT INTO event (id, source, key, campaign, deployment, state, body, received_at) "
+        "INSERT INTO event (id, source, key, campaign, deployment, state, body, contact_created, received_at) "
         "SELECT gen_random_uuid(), $1, 'drill:' || n, 'christmas', 'christmas-onboarding-handler', "
-        "'ignored', '{}', now() - interval '2 days' - n * interval '1 hour' FROM generate_series(0, 335) n",
+        "'ignored', '{}', false, now() - interval '2 days' - n * interval '1 hour' FROM generate_series(0, 335) n",
         SILENT,
     )
 
@@ -243,7 +243,9 @@ async def _post_again(hands: Hands) -> None:
     await hands.accepted(SILENT, address())
 
 
-async def _mail_again(hands: Hands) -> None:
+async def _an_hour_passes(hands: Hands) -> None:
+    """What waits for the quota is tried again."""
+    await hands.sql("UPDATE claim SET lease_until = now() WHERE settled_at IS NULL")
     await hands.accepted(NOSHOW, address())
 
 
@@ -387,13 +389,13 @@ WAYS: tuple[Way, ...] = (
         failure="Resend's daily quota is used up",
         kind="quota",
         alert="Resend's quota is used up",
-        also=("* mails of Resend's daily quota are used",),
+        also=("* mails of Resend's daily quota are used", LATE, NO_CANARY),
         do=_quota_used_up,
-        mend=_then(_mail_again),
+        mend=_then(_an_hour_passes),
     ),
     Way(
         name="bounces",
-        failure=f"{BOUNCING} mails bounce",
+        failure=f"{BOUNCING} of {ORDINARY + BOUNCING} addresses do not exist",
         kind="bounce-rate",
         alert="* mails of the last 24 h bounced",
         do=lambda hands: _outcomes(hands, "bounced", BOUNCING),
@@ -402,7 +404,7 @@ WAYS: tuple[Way, ...] = (
     ),
     Way(
         name="complaints",
-        failure=f"{COMPLAINING} mails are called spam",
+        failure=f"{COMPLAINING} of {ORDINARY + COMPLAINING} people call their mails spam",
         kind="complaint-rate",
         alert="* mails of the last 24 h were called spam",
         do=lambda hands: _outcomes(hands, "complained", COMPLAINING),
