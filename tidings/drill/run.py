@@ -45,6 +45,7 @@ AWAY = (httpx.HTTPError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _OPEN = """
 SELECT title FROM alert WHERE recovered_at IS NULL OR (told_at IS NULL) <> (recovery_told_at IS NULL)
 """
+_WAITING = "SELECT count(*) FROM message WHERE state IN ('scheduled', 'sending') AND slot_at <= now()"
 _LOST_CANARY = "SELECT 1 FROM alert WHERE kind = 'canary' AND recovered_at IS NULL"
 _MAILS = """
 SELECT count(*) FILTER (WHERE m.state = 'delivered'), count(*) FILTER (WHERE m.state <> 'delivered')
@@ -127,7 +128,7 @@ class Drill:
 
     def _trouble(self, result: Result, words: str) -> Result:
         self.progress.say(f"    {words}")
-        return replace(result, trouble=words)
+        return replace(result, trouble=words.partition("\n")[0])
 
     async def _broken(self, result: Result, first: int) -> Result:
         way, began = result.way, time.monotonic()
@@ -188,9 +189,11 @@ class Drill:
         return not await self._left()
 
     async def _left(self) -> set[str]:
-        """Open alerts, and checks that fail."""
-        titles = {row[0] for row in await self.hands.sql(_OPEN)}
-        return (titles | {f"the check {name}" for name in await self.hands.ready()}) - self.known
+        """Open alerts, checks that fail, and mails that should have left."""
+        left = {row[0] for row in await self.hands.sql(_OPEN)}
+        left |= {f"the check {name}" for name in await self.hands.ready()}
+        left |= {"mails that wait"} if (await self.hands.sql(_WAITING))[0][0] else set()
+        return left - self.known
 
     async def _wait(self, seconds: float, probe: Callable[[], Awaitable[T | None]]) -> T | None:
         """What the probe finds within so long. A part that is broken just now answers later."""

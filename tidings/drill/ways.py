@@ -354,7 +354,8 @@ WAYS: tuple[Way, ...] = (
         kind="dead-letter",
         alert="1 mail of noshow_recovery_email_1 failed",
         says=("tidings messages retry",),
-        also=(LATE,),  # what is retried goes out within a minute, which is late by the accelerated clock
+        # What is retried goes out within a minute, which is late by the accelerated clock.
+        also=(LATE,),
         do=_refused_mail,
         mend=_then(_retry),
     ),
@@ -439,7 +440,7 @@ WAYS: tuple[Way, ...] = (
         name="webhook-lost",
         failure="Calendly has a no-show that never arrived",
         kind="reconciliation",
-        alert="* never arrived from Calendly and were found in its list",
+        alert="* never arrived from Calendly and * found in its list",
         do=_missed,
         recovers=False,
     ),
