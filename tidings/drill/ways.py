@@ -286,7 +286,8 @@ WAYS: tuple[Way, ...] = (
         name="templates-unshared",
         failure="the templates are no longer shared with the integration",
         kind="not-ready",
-        alert=COPY,
+        alert="Notion cannot be read as it is",
+        says=(TEMPLATES, "not shared"),
         do=lambda hands: hands.unshare(TEMPLATES),
     ),
     Way(
@@ -294,6 +295,7 @@ WAYS: tuple[Way, ...] = (
         failure="a database is no longer shared with the integration",
         kind="not-ready",
         alert="Notion cannot be read as it is",
+        says=(ENROLMENTS, "not shared"),
         also=(NO_MIRROR,),
         do=lambda hands: hands.unshare(ENROLMENTS),
     ),
