@@ -22,7 +22,7 @@ printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/.venv/bin/python" -m tidings "$$@"\n
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos chaos-quick bench bench-quick lint format types check lock lock-check clean clean-data
+.PHONY: help demo up test chaos chaos-quick drill bench bench-quick lint format types check lock lock-check clean clean-data
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ chaos: $(LOCKED) ## 20 rounds of kills and faults under load; exit 0 when no mai
 
 chaos-quick: $(LOCKED) ## the same, 3 rounds
 	@$(BIN)/python -m tidings.chaos --quick $(ARGS)
+
+drill: $(LOCKED) ## break a running stack in every way that must raise an alert; exit 0 when none was missing or false
+	@$(BIN)/python -m tidings.drill $(ARGS)
 
 bench: $(LOCKED_DEV) ## every figure beside its baseline of the same run (wants wrk); exit 0 when all aims were met
 	@$(BIN)/python -m tidings.bench $(ARGS)

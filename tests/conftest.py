@@ -29,7 +29,14 @@ from tidings.local.stack import Stack
 from tidings.settings import asyncpg_url
 
 #: Tests that share a running stack, or start stacks of their own, stay together when tests run in several processes.
-TOGETHER = {"stack": "stack", "browser": "stack", "chaos": "chaos", "local": "local", "deploy": "deploy"}
+TOGETHER = {
+    "stack": "stack",
+    "browser": "stack",
+    "chaos": "chaos",
+    "drill": "chaos",
+    "local": "local",
+    "deploy": "deploy",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:

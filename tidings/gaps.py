@@ -216,12 +216,12 @@ def _checked(scheme: Scheme, told: _Sorted, scope: Scope) -> Checked:
 
 def _missed(scheme: Scheme, by_path: Counter[str], now: datetime) -> Finding:
     name, count = NAMES[scheme], by_path.total()
-    many = "event has" if count == 1 else "events have"
+    many, were = ("event has", "was") if count == 1 else ("events have", "were")
     look = " and ".join(f"tidings events list --source {path}" for path in sorted(by_path))
     return Finding(
         kind=KIND,
         subject=f"{scheme.value}/{now:%Y-%m-%dT%H:%M}",
-        title=f"{count} {many} never arrived from {name} and were found in its list",
+        title=f"{count} {many} never arrived from {name} and {were} found in its list",
         body=f"They were taken in, and their mails go out as if they had arrived. See: {look}. When it goes on, the "
         f"webhook at {name} does not reach this server: look at its deliveries there, and at PUBLIC_URL.",
         lasting=False,

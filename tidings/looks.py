@@ -9,7 +9,12 @@ from tidings.alerts import Finding
 from tidings.findings import Found, cut
 
 #: What a check can only tell when another is well.
-BEHIND: Mapping[str, str] = {"deployments": "prefect", "worker": "prefect", "templates": "notion"}
+BEHIND: Mapping[str, str] = {
+    "deployments": "prefect",
+    "worker": "prefect",
+    "templates": "notion",
+    "resend-webhook": "resend",
+}
 #: So many looks in a row have to agree.
 LOOKS = 2
 #: A check that has never been well since this process began is given so many seconds: everything is starting.

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from receiver import Receiver, Told
 
 from tidings.adapters.notify import Apprised, addresses, complain_apart, complaints
+from tidings.drill.receiver import Receiver, Told
 from tidings.errors import ConfigError
 from tidings.ports import Answer, Tone
 from tidings.settings import ROOT

@@ -11,8 +11,8 @@ import pytest_asyncio
 from live_notion import NotionDesk
 from live_parts import Json, Live, in_time, until
 from live_sequences import noshow, signup
-from receiver import Receiver, Told
 
+from tidings.drill.receiver import Receiver, Told
 from tidings.local.config import StackConfig
 from tidings.local.stack import Stack
 

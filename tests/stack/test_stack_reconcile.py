@@ -89,7 +89,7 @@ async def test_f22_a_subscription_that_calendly_switched_off__is_made_anew_and_i
     assert await noshow_mails(live, email) == [f"noshow_recovery_email_{n}" for n in (1, 2, 3)]
     titles = {r["title"] for r in await live.ledger.rows("SELECT title FROM alert WHERE kind = 'reconciliation'")}
     assert "Calendly's webhook subscription was switched off; it was made anew" in titles
-    assert any(title.endswith("never arrived from Calendly and were found in its list") for title in titles)
+    assert any("never arrived from Calendly" in title for title in titles)
 
     other = address("told-again")
     await missed(live, other, webhook=True)

@@ -475,6 +475,15 @@ def test_what_hangs_on_another_check__is_not_told_beside_it() -> None:
     assert {"not-ready:worker", "not-ready:deployments"} <= found.unknown
 
 
+def test_a_key_that_resend_refuses__is_not_told_as_reports_that_do_not_arrive() -> None:
+    judged = Judged()
+    for _ in range(2):
+        found = judged.look(**{"resend": "Resend: 401", "resend-webhook": "Resend: 401"})
+
+    assert [f.key for f in found.findings] == ["not-ready:resend"]
+    assert "not-ready:resend-webhook" in found.unknown
+
+
 def test_an_open_prefect__is_not_one_that_is_down() -> None:
     judged = Judged()
     for _ in range(2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
@@ -16,6 +17,8 @@ class Told:
     title: str
     message: str
     type: str
+    #: By `time.monotonic`.
+    at: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass
