@@ -25,6 +25,7 @@ from tidings.deliver import Delivery, Identity, Selection, Sent, send_next
 from tidings.ledger import Ledger, inbox
 from tidings.model import Arrival, Receipt
 from tidings.ports import Sender, Turns
+from tidings.replay import Wanted, replay
 from tidings.unsubscribe import Links
 from tidings.wiring import NotionCopy
 
@@ -62,6 +63,12 @@ def now() -> datetime:
 def address(outcome: str = "delivered") -> str:
     """A test recipient of its own."""
     return f"{outcome}+{uuid4().hex[:12]}@resend.dev"
+
+
+async def replay_named(ledger: Ledger, runs: FakeRuns, campaigns: Campaigns, *event_ids: UUID) -> dict[UUID, str]:
+    """What became of events that an operator names."""
+    pages = replay(ledger, runs, campaigns, Wanted(event_ids), now=now())
+    return {event_id: what async for page in pages for event_id, what in page.told.items()}
 
 
 async def make_templates(

@@ -9,12 +9,11 @@ from uuid import UUID
 
 import pytest
 from winter import HELLO, MEETING
-from worlds import World, add_template, address
+from worlds import World, add_template, address, replay_named
 
 from tidings.adapters.notion import BODY, PropertyMissing
 from tidings.enrol import schedule
 from tidings.errors import OutcomeUnknown, RetryLater
-from tidings.replay import replay
 
 AT = datetime(2026, 12, 1, 15, 0, 30, tzinfo=UTC)
 
@@ -41,7 +40,7 @@ async def rename(world: World, name: str, new: str) -> None:
 
 async def replayed(world: World, event_id: UUID) -> None:
     """What an operator does, and the handler run after it."""
-    await replay(world.ledger, world.runs, world.campaigns, ids=[event_id])
+    await replay_named(world.ledger, world.runs, world.campaigns, event_id)
     await world.enrol(event_id)
 
 

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from sqlalchemy import text
 from town import ANONYMOUS, BOOKED, CAMPAIGNS, PAID, TOWN, Meanwhile, Town, now
-from worlds import TABLES, address
+from worlds import TABLES, address, replay_named
 
 from tidings import deliver
 from tidings.confirm import ANSWERED
@@ -38,7 +38,6 @@ from tidings.ledger.inbox import REPEATED_FOR
 from tidings.ledger.mails import UNREAD, Claim
 from tidings.ledger.permission import WITHDRAWN
 from tidings.model import ASKED_FOR, CALLED_OFF, MOVED, TIME_PASSED, MessageState
-from tidings.replay import replay
 from tidings.settings import asyncpg_url
 
 HISTORIES = int(os.environ.get("TIDINGS_HISTORIES", "20"))
@@ -287,7 +286,7 @@ class Histories(RuleBasedStateMachine):
     @rule(pick=PICK)
     def an_operator_replays(self, pick: int) -> None:
         event = list(self.events)[pick % len(self.events)]
-        done = self._do(replay(self.ledger, self.runs, CAMPAIGNS, ids=[event]))
+        done = self._do(replay_named(self.ledger, self.runs, CAMPAIGNS, event))
         if done[event] == "replayed" and event not in self.unhandled:
             self.unhandled.append(event)
 

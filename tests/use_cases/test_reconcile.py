@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from winter import HELLO, WINTER
-from worlds import World, now
+from worlds import World, now, replay_named
 
 from tidings import reconcile as steps
 from tidings.accept import dispatch
@@ -21,7 +21,6 @@ from tidings.enrol import schedule
 from tidings.errors import OutcomeUnknown, Refused, RetryLater, TidingsError
 from tidings.ledger import inbox, liveness
 from tidings.model import UnderWay
-from tidings.replay import replay
 from tidings.web import keeper
 
 NOTHING = dict.fromkeys(["dispatched", "handled again", "cancelled", "scheduled", "late", "taken over", "mirrors"], 0)
@@ -210,7 +209,7 @@ async def test_an_event_that_is_replayed_between_the_two_looks__keeps_its_new_ru
     before = await world.event()
 
     async def replayed_while_asked(_: Any) -> dict[UUID, str]:
-        await replay(world.ledger, world.runs, world.campaigns, ids=[before.id])
+        await replay_named(world.ledger, world.runs, world.campaigns, before.id)
         return {run_id: how}
 
     monkeypatch.setattr(world.runs, "ended", replayed_while_asked)

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from winter import CAMPAIGNS, HELLO, WINTER
-from worlds import World, now
+from worlds import World, now, replay_named
 
 from tidings.alerts import Finding
 from tidings.campaign import Campaigns
@@ -17,7 +17,6 @@ from tidings.errors import QuotaExhausted, Refused, RetryLater
 from tidings.findings import Found
 from tidings.looks import START_SECONDS, Checks, Look
 from tidings.model import Allowance, Stuck
-from tidings.replay import replay
 from tidings.watch import Limits, Watch
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -115,7 +114,7 @@ async def test_a_failed_webhook_that_is_replayed__is_no_dead_letter_any_more(wor
     event_id = await failed_event(world)
     assert len(await look(world)) == 1
 
-    await replay(world.ledger, world.runs, world.campaigns, ids=[event_id])
+    await replay_named(world.ledger, world.runs, world.campaigns, event_id)
 
     assert await look(world) == {}
 
@@ -397,7 +396,7 @@ async def test_a_hot_lead__is_told_once_by_its_event_and_without_its_address(wor
     [email] = await world.enrolled(mood="hot")
     await world.enrolled(mood="cold")
     event = next(e for e in await world.events() if email in e.body)
-    await replay(world.ledger, world.runs, world.campaigns, ids=[event.id])
+    await replay_named(world.ledger, world.runs, world.campaigns, event.id)
     await world.enrol(event.id)
 
     [row] = await world.rows("SELECT * FROM alert")
