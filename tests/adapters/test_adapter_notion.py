@@ -228,6 +228,17 @@ async def test_a_database_that_cannot_be_seen__is_told_with_setting_and_cure(
     assert "Connections" in str(told.value)
 
 
+async def test_a_database_that_is_shared_no_longer__is_told_so_when_its_properties_are_asked_for(
+    notion: Notion, box: Sandbox
+) -> None:
+    database = await make_templates(notion, box, {})
+    await notion.schema(SETTING, database)
+    box.http.post(f"{box.url}/control/notion/unshare", json={"id": database})
+
+    with pytest.raises(NotFound, match="NOTION_TEMPLATES_DB_ID"):
+        await notion.schema(SETTING, database, fresh=True)
+
+
 async def test_a_database_with_several_sources__asks_which(notion: Notion, box: Sandbox) -> None:
     database = await make_templates(notion, box, {})
     await notion._client.data_sources.create(

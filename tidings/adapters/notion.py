@@ -147,10 +147,17 @@ class Notion:
     async def schema(self, setting: str, given: str, *, fresh: bool = False) -> dict[str, Any]:
         """The properties of a database, by name."""
         if fresh or given not in self._schemas:
-            source = await self.source_id(setting, given)
-            answer = await _call(self._client.data_sources.retrieve, data_source_id=source)
-            self._schemas[given] = dict(answer["properties"])
+            self._schemas[given] = dict((await self._retrieve(setting, given))["properties"])
         return self._schemas[given]
+
+    async def _retrieve(self, setting: str, given: str) -> dict[str, Any]:
+        """A data source; a remembered id that is wrong by now is looked up anew, once, which names the setting."""
+        retrieve = self._client.data_sources.retrieve
+        try:
+            return await _call(retrieve, data_source_id=await self.source_id(setting, given))
+        except NotFound:
+            await self._forget(given)
+            return await _call(retrieve, data_source_id=await self.source_id(setting, given))
 
     async def property_name(self, setting: str, given: str, wanted: str) -> str:
         """How this database spells a property: exact, else without regard to case (F10), else an error."""
