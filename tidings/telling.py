@@ -43,15 +43,20 @@ def opening(rows: Sequence[Any], public_url: str) -> Message:
     more = f"All that is open: tidings alerts, or {public_url}/api/alerts"
     if len(rows) == 1:
         return Message(f"Tidings: {rows[0].title}", f"{_cut(rows[0].body, LONGEST)}\n\n{more}", tone)
-    return Message(f"Tidings: {len(rows)} alerts of the kind {rows[0].kind}", f"{_list(rows)}\n\n{more}", tone)
+    return Message(f"Tidings: {_several(rows)}", f"{_list(rows)}\n\n{more}", tone)
 
 
 def ending(rows: Sequence[Any]) -> Message:
     """One message for alerts of one kind that are over."""
     lines = [f"- {row.title}: {_ended(row)}" for row in rows[:MOST]]
     lines += [f"… and {len(rows) - MOST} more"] if len(rows) > MOST else []
-    what = rows[0].title if len(rows) == 1 else f"{len(rows)} alerts of the kind {rows[0].kind}"
+    what = rows[0].title if len(rows) == 1 else _several(rows)
     return Message(f"Tidings: over: {what}", _cut("\n".join(lines), LONGEST), Tone.SUCCESS)
+
+
+def _several(rows: Sequence[Any]) -> str:
+    """The first in its own words: a title is all that a phone shows."""
+    return f"{rows[0].title}, and {len(rows) - 1} more ({rows[0].kind})"
 
 
 def _ended(row: Any) -> str:

@@ -74,10 +74,11 @@ def test_what_the_drill_could_not_do__is_not_right() -> None:
 
 def test_a_message_of_several_alerts__is_read_one_by_one() -> None:
     several = told(
-        "Tidings: 2 alerts of the kind late-mail", "- 1 mail of a is late\n  Because.\n- 1 mail of b is late"
+        "Tidings: 1 mail of a is late, and 1 more (late-mail)",
+        "- 1 mail of a is late\n  Because.\n- 1 mail of b is late",
     )
     ended = told(
-        "Tidings: over: 2 alerts of the kind late-mail",
+        "Tidings: over: 1 mail of a is late, and 1 more (late-mail)",
         "- 1 mail of a is late: over since 12:00:00 UTC, after 9 s\n- 1 mail of b is late: over since 12:00:01 UTC, "
         "after 9 s",
     )

@@ -128,13 +128,13 @@ async def test_several_of_a_kind__are_one_message_and_kinds_are_apart(
     assert await teller.tell(NOW) == 2
 
     title, body, _ = mouth.said[0]
-    assert title == f"Tidings: {MOST + 5} alerts of the kind late-mail"
+    assert title == f"Tidings: {many[0].title}, and {MOST + 4} more (late-mail)"
     assert body.count("- Template ") == MOST
     assert "… and 5 more" in body
     assert len(body) < LONGEST + 200
     await found(ledger, at=NOW + MINUTE)
     await teller.tell(NOW + MINUTE)
-    assert mouth.titles[2:] == [f"Tidings: over: {MOST + 5} alerts of the kind late-mail"]
+    assert mouth.titles[2:] == [f"Tidings: over: {many[0].title}, and {MOST + 4} more (late-mail)"]
 
 
 async def test_one_channel_that_takes_it__is_enough_and_the_other_shows(

@@ -12,7 +12,7 @@ from tidings.drill.receiver import Told
 from tidings.drill.ways import Way
 
 NAME, OVER = "Tidings: ", "over: "
-_GROUP = re.compile(r"\d+ alerts of the kind ")  # tidings.telling
+_GROUP = re.compile(r".*, and \d+ more \([a-z-]+\)$")  # tidings.telling
 _ENDED = re.compile(r": over since \d\d:\d\d:\d\d UTC.*")
 
 

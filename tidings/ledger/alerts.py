@@ -96,7 +96,9 @@ async def listed(connection: AsyncConnection, *, history: bool, limit: int) -> l
 
 
 async def _listed(connection: AsyncConnection, condition: Any) -> list[Any]:
-    return list((await connection.execute(select(alert).where(condition).order_by(alert.c.opened_at))).all())
+    return list(
+        (await connection.execute(select(alert).where(condition).order_by(alert.c.opened_at, alert.c.key))).all()
+    )
 
 
 @asynccontextmanager
