@@ -127,7 +127,8 @@ async def test_several_of_a_kind__are_one_message_and_kinds_are_apart(
 
     assert await teller.tell(NOW) == 2
 
-    title, body, _ = mouth.said[0]
+    lead, (title, body, _) = mouth.said
+    assert lead[0] == "Tidings: A CRITICAL contact"
     assert title == f"Tidings: {many[0].title}, and {MOST + 4} more (late-mail)"
     assert body.count("- Template ") == MOST
     assert "… and 5 more" in body
