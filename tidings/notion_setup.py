@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from tidings.adapters.notion import BODY, SUBJECT, TEMPLATES, TITLE, Notion, rich_text, spelled, title_of
 from tidings.campaign import Campaigns
-from tidings.errors import CopyError, Refused, TemplateDuplicated
+from tidings.errors import CopyError, Refused, RetryLater, TemplateDuplicated
 from tidings.model import Template
 from tidings.notion_schema import KEY, Database
 from tidings.ports import Told, nobody_told
 from tidings.render import check, check_asking
+
+T = TypeVar("T")
+
+#: How Notion says that too much is asked of it (apis.md 1.3).
+SLOW_DOWN = {429, 529}
+#: Between one try and the next, in seconds, also where Notion names less.
+SHORTEST_PAUSE = 1.0
+#: Seconds that a command waits for its turns in all, before it gives up.
+PATIENCE = 120.0
+
+
+async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """Do it again when Notion asks to come again: the servers, which watch the templates, share its limit with us."""
+    left = PATIENCE
+    while True:
+        try:
+            return await work()
+        except RetryLater as error:
+            if error.status not in SLOW_DOWN:
+                raise
+            pause = max(error.retry_after, SHORTEST_PAUSE)
+            left -= pause
+            if left < 0:
+                raise
+            await asyncio.sleep(pause)
 
 
 async def create_databases(
@@ -28,10 +55,10 @@ async def create_databases(
     """
     for database, given in databases:
         if given is None:
-            created, _ = await notion.create_database(parent, database.title, database.properties)
-            yield database, created, "created"
+            make = partial(notion.create_database, parent, database.title, database.properties)
+            yield database, (await _patiently(make))[0], "created"
         else:
-            yield database, given, await _complete(notion, database, given)
+            yield database, given, await _patiently(partial(_complete, notion, database, given))
 
 
 async def _complete(notion: Notion, database: Database, given: str) -> str:
@@ -89,14 +116,15 @@ async def push_templates(
     Yields each template as soon as it is there. Raises TemplateDuplicated, before anything is changed.
     """
     by_name: dict[str, list[dict[str, Any]]] = {}
-    for row in await notion.query(TEMPLATES, database):
+    for row in await _patiently(partial(notion.query, TEMPLATES, database)):
         by_name.setdefault(title_of(row), []).append(row)
     wanted = {name: campaign.starter(name) for campaign in campaigns.values() for name in campaign.templates}
     twice = [f"Template {n!r} exists {len(by_name[n])} times" for n in wanted if len(by_name.get(n, [])) > 1]
     if twice:
         raise TemplateDuplicated(f"{'; '.join(twice)} in {TEMPLATES}; delete all but one")
     for name, (subject, body) in wanted.items():
-        yield name, await _push(notion, database, by_name.get(name, []), name, subject, body, overwrite)
+        push = partial(_push, notion, database, by_name.get(name, []), name, subject, body, overwrite)
+        yield name, await _patiently(push)
 
 
 async def _push(
@@ -146,7 +174,7 @@ async def check_templates(
     told: Told = nobody_told,
 ) -> list[Checked]:
     """Every template that any campaign names: present, once, filled in, and renderable for every kind of contact."""
-    found = await notion.try_templates(database, campaigns.templates, told=told)
+    found = await _patiently(partial(notion.try_templates, database, campaigns.templates, told=told))
     results = []
     for campaign in campaigns.values():
         for sequence in campaign.sequences:

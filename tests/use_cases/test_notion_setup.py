@@ -130,6 +130,17 @@ async def test_the_starter_copy__is_pushed_whole_and_once(notion: Notion, databa
     assert await written(notion, database) == starter
 
 
+async def test_a_push_beside_servers_that_ask_notion_too__waits_for_its_turn(
+    notion: Notion, database: str, box: Sandbox
+) -> None:
+    busy = {"service": "notion", "status": 429, "retry_after": 1}
+    box.fault("status", method="POST", path="^/v1/pages$", after=3, **busy)
+    box.fault("status", method="POST", path="/query$", **busy)
+
+    assert await push(notion, database) == dict.fromkeys(NAMES, Pushed.CREATED)
+    assert len(await notion.query(TEMPLATES, database)) == len(NAMES)
+
+
 @pytest.mark.parametrize("edited", [{"subject": "Mine"}, {"body": "<p>Mine</p>"}, {"subject": ""}])
 async def test_what_a_person_edited__is_left_alone_unless_told_otherwise(
     notion: Notion, database: str, edited: dict[str, str]

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -113,16 +113,42 @@ async def test_f21_readiness__names_each_part_that_does_not_work(web: Web) -> No
     assert list(checks) == [check.name for check in CHECKS]
 
 
+@pytest.fixture
+def first_look(web: Web) -> Iterator[None]:
+    """A server that has looked at nothing yet; whoever watches keeps what it knows."""
+    before = web.app.state.readiness
+    web.app.state.readiness = Readiness(web.app.state.parts)
+    yield
+    web.app.state.readiness = before
+
+
+@pytest.mark.usefixtures("first_look")
 async def test_readiness__does_not_take_the_unknown_for_broken(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     async def cannot_tell(*_: object) -> Word:
         return Word(State.UNKNOWN, "the key may only send")
 
     monkeypatch.setattr("tidings.web.health.CHECKS", (Check("resend", cannot_tell, 5.0),))
-    monkeypatch.setattr(web.app.state, "readiness", Readiness(web.app.state.parts))  # whoever watches has the other
 
     answer = await web.http.get("/health/ready")
 
     assert (answer.status_code, answer.json()["checks"]) == (200, {"resend": "unknown: the key may only send"})
+
+
+@pytest.mark.usefixtures("first_look")
+async def test_a_check_that_breaks__is_wrong_and_hides_no_other(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def breaks(*_: object) -> Word:
+        raise KeyError("nobody foresaw this")
+
+    async def works(*_: object) -> Word:
+        return Word(State.OK, "")
+
+    monkeypatch.setattr("tidings.web.health.CHECKS", (Check("resend", breaks, 5.0), Check("clock", works, 5.0)))
+
+    answer = await web.http.get("/health/ready")
+
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["clock"] == "ok"
+    assert "the check itself broke: KeyError" in answer.json()["checks"]["resend"]
 
 
 # -- F1: the public address ----------------------------------------------------------------------------------

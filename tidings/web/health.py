@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -19,6 +20,8 @@ from tidings.looks import Look
 from tidings.readiness import CHECKS
 from tidings.web.gate import Gate
 from tidings.wiring import App, utc_now
+
+log = logging.getLogger("tidings.health")
 
 router = APIRouter(tags=["health"])
 
@@ -75,10 +78,12 @@ class Readiness:
         }
 
     async def _refresh(self, now: float) -> None:
-        stale = [check for check in CHECKS if self._is_stale(check, now)]
-        words = await asyncio.gather(*[self._word(check) for check in stale])
-        self._known |= {check.name: (now, word) for check, word in zip(stale, words, strict=True)}
-        self._known = {check.name: self._known[check.name] for check in CHECKS}
+        checks = CHECKS
+        stale = [check for check in checks if self._is_stale(check, now)]
+        words = await asyncio.gather(*[self._word(check) for check in stale], return_exceptions=True)
+        found = {c.name: (now, _said(c, word)) for c, word in zip(stale, words, strict=True)}
+        known = self._known | found
+        self._known = {check.name: known[check.name] for check in checks}
 
     def _is_stale(self, check: Check, now: float) -> bool:
         """What is wrong is asked about again soon: it may have been a moment's, or be mended by now."""
@@ -100,6 +105,16 @@ class Readiness:
             return await _within(check.word(self._parts, utc_now()))
         except RetryLater as error:
             return wrong(f"not proven yet: {error}")
+
+
+def _said(check: Check, word: Word | BaseException) -> Word:
+    """A check that breaks in a way that nobody foresaw is wrong itself, and hides none of the others."""
+    if isinstance(word, Word):
+        return word
+    if not isinstance(word, Exception):
+        raise word
+    log.critical("check.broken", exc_info=word, extra={"check": check.name})
+    return wrong(f"the check itself broke: {type(word).__name__}; look for check.broken in the web server's log")
 
 
 async def _within(call: Awaitable[Word]) -> Word:
