@@ -15,6 +15,7 @@ from tidings.errors import ConfigError
 from tidings.findings import length
 from tidings.ledger import Ledger
 from tidings.ledger import alerts as ledger_alerts
+from tidings.ledger.locks import alone
 from tidings.ledger.memory import Memory
 from tidings.ports import Answer, Channels, Tone
 
@@ -89,7 +90,7 @@ class Teller:
         """Tell what nobody was told of yet; returns how many messages were taken. Raises LedgerUnavailable."""
         if self._not_before is not None and now < self._not_before:
             return 0
-        async with ledger_alerts.alone(self._ledger, ledger_alerts.TELLING) as connection:
+        async with alone(self._ledger, ledger_alerts.TELLING) as connection:
             if connection is None:
                 return 0
             new = _by_kind(await ledger_alerts.untold(connection))

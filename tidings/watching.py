@@ -28,6 +28,7 @@ from tidings.doctor.telling import NOBODY, WATCHED, nobody_watches
 from tidings.errors import LedgerUnavailable, ServiceError, TidingsError
 from tidings.findings import Found
 from tidings.ledger import alerts as ledger_alerts
+from tidings.ledger.locks import alone, still_there
 from tidings.ledger.memory import Memory
 from tidings.looks import Checks, Look
 from tidings.ports import Channels, Tone
@@ -125,9 +126,9 @@ async def watch(parts: App, looks: Looks, now: Callable[[], datetime]) -> None:
     said = ""
     while True:
         try:
-            async with ledger_alerts.alone(parts.ledger, ledger_alerts.WATCHING) as connection:
+            async with alone(parts.ledger, ledger_alerts.WATCHING) as connection:
                 while connection is not None:
-                    await ledger_alerts.still_there(connection)
+                    await still_there(connection)
                     await watcher.round(now())
                     await alarm.over(now())
                     said = ""
@@ -215,7 +216,7 @@ class MachineLock:
 async def look_from_the_worker(parts: App, now: datetime) -> None:
     """Whether the web server is there; and everything else when nobody watches, as it is not."""
     await _look_at_the_web(parts, now)
-    async with ledger_alerts.alone(parts.ledger, ledger_alerts.WATCHING) as connection:
+    async with alone(parts.ledger, ledger_alerts.WATCHING) as connection:
         if connection is None and not await _nobody_watches(parts, now):
             return
         watcher = Watcher(parts, channels_of(parts.settings), lambda: _examined(parts), starting=False)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import and_, func, literal, or_, select, text, update
+from sqlalchemy import and_, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tidings.ledger.store import Ledger
 from tidings.ledger.tables import alert
 
 #: Any fixed numbers: who holds the first looks at everything, who holds the second tells.
@@ -99,23 +97,3 @@ async def _listed(connection: AsyncConnection, condition: Any) -> list[Any]:
     return list(
         (await connection.execute(select(alert).where(condition).order_by(alert.c.opened_at, alert.c.key))).all()
     )
-
-
-@asynccontextmanager
-async def alone(ledger: Ledger, lock: int) -> AsyncIterator[AsyncConnection | None]:
-    """Whether this process has the lock, as its connection: PostgreSQL frees it when the process is gone."""
-    async with ledger.reading() as connection:
-        # Outside of any transaction, so that it holds back no clean-up of old rows.
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        if not (await connection.execute(text("SELECT pg_try_advisory_lock(:k)"), {"k": lock})).scalar_one():
-            yield None
-            return
-        try:
-            yield connection
-        finally:
-            await connection.execute(text("SELECT pg_advisory_unlock(:k)"), {"k": lock})
-
-
-async def still_there(connection: AsyncConnection) -> None:
-    """Raises what the driver raises when the connection of a lock, and so the lock, is gone."""
-    await connection.execute(text("SELECT 1"))

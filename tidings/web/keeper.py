@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
-
 from tidings.canary import look_after
 from tidings.errors import CampaignError, Refused, TidingsError
-from tidings.ledger import Ledger, limits
+from tidings.ledger import limits
+from tidings.ledger.locks import alone
 from tidings.reconcile import Steps, bury_dead, dispatch_waiting, reconcile
 from tidings.watching import Looks, watch
 from tidings.wiring import App, deadman_of
@@ -56,7 +55,7 @@ async def keep(parts: App, now: Callable[[], datetime]) -> None:
     said = ""
     while True:
         try:
-            async with _only_one(parts.ledger):
+            async with alone(parts.ledger, LOCK, retry_every=DISPATCH_SECONDS):
                 said = ""
                 await _rounds(parts, now)
         except TidingsError as error:
@@ -93,17 +92,3 @@ async def _whole_round(parts: App, now: Callable[[], datetime]) -> None:
         if any(done.values()):
             log.info("keeper.reconciled", extra={k.replace(" ", "_"): v for k, v in done.items() if v})
     steps.finish()
-
-
-@asynccontextmanager
-async def _only_one(ledger: Ledger) -> AsyncIterator[None]:
-    """Hold the keeper's lock, which PostgreSQL frees when this process or its connection dies."""
-    async with ledger.reading() as connection:
-        # A connection of its own, outside of any transaction, so that it holds back no clean-up of old rows.
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        while not (await connection.execute(text("SELECT pg_try_advisory_lock(:k)"), {"k": LOCK})).scalar_one():
-            await asyncio.sleep(DISPATCH_SECONDS)
-        try:
-            yield
-        finally:
-            await connection.execute(text("SELECT pg_advisory_unlock(:k)"), {"k": LOCK})
