@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,9 +18,10 @@ from dotenv import dotenv_values
 
 from tidings.commands.alerts import alerts_app
 from tidings.commands.canary import canary
-from tidings.commands.console import add, err, progress, say, show, table, tell_progress
+from tidings.commands.console import add, as_utc, err, minute, progress, say, second, show, table, tell_progress
 from tidings.commands.doctor import doctor
 from tidings.commands.reconcile import reconcile
+from tidings.commands.wired import with_app
 from tidings.errors import ConfigError, TidingsError
 
 app = typer.Typer(
@@ -57,18 +58,6 @@ def main() -> None:
     except TidingsError as error:
         say((type(error).__name__, "bold red"), f" {error}", to=err)
         sys.exit(1)
-
-
-def _with_app(work: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Run something with everything wired."""
-    from tidings.adapters.blocks import settings_of_this_process
-    from tidings.wiring import open_app
-
-    async def go() -> Any:
-        async with open_app(settings_of_this_process()) as parts:
-            return await work(parts)
-
-    return asyncio.run(go())
 
 
 @app.command()
@@ -190,7 +179,7 @@ def templates_push(
         async for name, what in push_templates(parts.notion, database, parts.campaigns, overwrite=overwrite):
             say(f"{name}: {what}")
 
-    _with_app(go)
+    with_app(go)
 
 
 @templates_app.command("check")
@@ -203,7 +192,7 @@ def templates_check() -> None:
         with progress("templates read") as told:
             return await check_templates(parts.notion, database, parts.campaigns, facts, datetime.now(UTC), told=told)
 
-    results = _with_app(go)
+    results = with_app(go)
     bad = [r for r in results if r.problem]
     for result in results:
         mark = ("✗", "red") if result.problem else ("✓", "green")
@@ -216,10 +205,6 @@ def templates_check() -> None:
 Since = Annotated[datetime | None, typer.Option(help="From this moment on (UTC), such as 2026-12-01T08:00:00")]
 Until = Annotated[datetime | None, typer.Option(help="Before this moment (UTC)")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done")]
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
 @events_app.command("list")
@@ -238,12 +223,12 @@ def events_list(
     async def go(parts: Any) -> Any:
         async with parts.ledger.reading() as connection:
             return await inbox.list_events(
-                connection, state=state, source=source, since=_utc(since), until=_utc(until), limit=limit
+                connection, state=state, source=source, since=as_utc(since), until=as_utc(until), limit=limit
             )
 
     found = table("received", "id", "webhook", "contact", "state", "why")
-    for row in _with_app(go):
-        add(found, _second(row.received_at), str(row.id), row.source, row.email, row.state, row.reason)
+    for row in with_app(go):
+        add(found, second(row.received_at), str(row.id), row.source, row.email, row.state, row.reason)
     show(found)
 
 
@@ -256,8 +241,8 @@ def events_show(event_id: Annotated[UUID, typer.Argument(help="As `tidings event
         async with parts.ledger.reading() as connection:
             return await inbox.find_events(connection, [event_id])
 
-    for row in _with_app(go):
-        say(f"{row.source} {row.state}, received {_second(row.received_at)} UTC")
+    for row in with_app(go):
+        say(f"{row.source} {row.state}, received {second(row.received_at)} UTC")
         say(row.reason or "")
         say(row.body)
         return
@@ -278,7 +263,7 @@ def stats(days: Annotated[int, typer.Option(min=1, max=90, help="How many days, 
                 await limits.tally(connection, since=since.date()),
             )
 
-    events, turned_away = _with_app(go)
+    events, turned_away = with_app(go)
     came = table("webhook", "state", "why", "events")
     for row in events:
         add(came, row.source, row.state, row.why, str(row.events))
@@ -300,7 +285,7 @@ def events_replay(
     """Handle events again, such as those that failed for a template that is mended now. Nothing is sent twice."""
     from tidings.replay import WAITS, Wanted, replay
 
-    wanted = Wanted(ids or [], failed, _utc(since), _utc(until))
+    wanted = Wanted(ids or [], failed, as_utc(since), as_utc(until))
     if not wanted:
         raise typer.BadParameter("name events, or say --failed, --since or --until")
 
@@ -314,7 +299,7 @@ def events_replay(
             tell_progress(count.total(), page.remaining, "events")
         return count
 
-    count = _with_app(go)
+    count = with_app(go)
     say(f"{count.total()} events" + (" would be replayed" if dry_run else ""))
     if waiting := sum(times for what, times in count.items() if what.endswith(WAITS)):
         say(f"{waiting} of them are stored, and are handled when Prefect is back")
@@ -357,7 +342,7 @@ def messages_retry(
             told=told,
         )
 
-    _with_app(go)
+    with_app(go)
     _say_how_many(count, "retried", dry_run)
 
 
@@ -376,7 +361,7 @@ def cancel(
             parts.ledger, email, sequence=sequence, reason=reason, dry_run=dry_run, now=datetime.now(UTC)
         )
 
-    found = _with_app(go)
+    found = with_app(go)
     if found is None:
         raise typer.BadParameter(f"{email} is not known")
     for message_id in found:
@@ -407,10 +392,10 @@ def suppress_add(
 
     async def go(parts: Any) -> Any:
         return await suppress_contact(
-            parts.ledger, email, reason=reason, sequence=sequence, until=_utc(until), now=datetime.now(UTC)
+            parts.ledger, email, reason=reason, sequence=sequence, until=as_utc(until), now=datetime.now(UTC)
         )
 
-    say(f"{email}: " + ("suppressed" if _with_app(go) else "was suppressed before"))
+    say(f"{email}: " + ("suppressed" if with_app(go) else "was suppressed before"))
 
 
 @suppress_app.command("lift")
@@ -425,7 +410,7 @@ def suppress_lift(
     async def go(parts: Any) -> Any:
         return await lift_suppression(parts.ledger, email, reason=reason, sequence=sequence, now=datetime.now(UTC))
 
-    lifted = _with_app(go)
+    lifted = with_app(go)
     if lifted is None:
         raise typer.BadParameter(f"{email} is not known")
     say(f"{email}: {lifted} lifted")
@@ -444,10 +429,10 @@ def suppress_list(
             return await people.list_suppressions(connection, now=datetime.now(UTC), ended=ended, limit=limit)
 
     listed = table("since", "contact", "of", "why", "by", "until", "lifted")
-    for row in _with_app(go):
-        lifted = f"{_minute(row.lifted_at)} {row.lifted_because or ''}" if row.lifted_at else ""
+    for row in with_app(go):
+        lifted = f"{minute(row.lifted_at)} {row.lifted_because or ''}" if row.lifted_at else ""
         of = row.sequence or "everything"
-        add(listed, _minute(row.created_at), row.email, of, row.reason, row.source, _minute(row.until), lifted)
+        add(listed, minute(row.created_at), row.email, of, row.reason, row.source, minute(row.until), lifted)
     show(listed)
 
 
@@ -462,7 +447,7 @@ def consent_export(
     async def go(parts: Any) -> Any:
         return await consent_proof(parts.ledger, email)
 
-    proof = _with_app(go)
+    proof = with_app(go)
     if proof is None:
         raise typer.BadParameter(f"{email} is not known")
     if as_json:
@@ -486,14 +471,6 @@ def consent_export(
 EVIDENCE = {"basis", "source", "at", "wording", "address"}
 
 
-def _second(moment: datetime | None) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
-
-
-def _minute(moment: datetime | None) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment else ""
-
-
 @app.command()
 def contact(email: Annotated[str, typer.Argument(help="The contact's address")]) -> None:
     """The whole story of one contact, with the reason for everything that was not sent."""
@@ -511,7 +488,7 @@ def contact(email: Annotated[str, typer.Argument(help="The contact's address")])
                 await mails.story(connection, email),
             )
 
-    found = _with_app(go)
+    found = with_app(go)
     if found is None:
         raise typer.BadParameter(f"{email} is not known")
     _print_story(*found)
@@ -519,18 +496,18 @@ def contact(email: Annotated[str, typer.Argument(help="The contact's address")])
 
 def _print_story(person: Any, suppressions: list[Any], events: list[Any], messages: list[Any]) -> None:
     say((person.email, "bold"), f"  {person.first_name or ''}  {person.business_name or ''}")
-    say(f"known since {_minute(person.created_at)} UTC; consent: {person.consent}")
+    say(f"known since {minute(person.created_at)} UTC; consent: {person.consent}")
     for each in suppressions:
-        lifted = f", until {_minute(each.until)}" if each.until else ""
-        lifted += f", lifted {_minute(each.lifted_at)}" if each.lifted_at else ""
+        lifted = f", until {minute(each.until)}" if each.until else ""
+        lifted += f", lifted {minute(each.lifted_at)}" if each.lifted_at else ""
         told = f" ({each.sequence or 'everything'}): {each.reason}, by {each.source}{lifted}"
         say(("not mailed", "yellow"), told)
     came = table("received", "webhook", "state", "why", "event")
     for row in events:
-        add(came, _second(row.received_at), row.source, row.state, row.reason, str(row.id))
+        add(came, second(row.received_at), row.source, row.state, row.reason, str(row.id))
     show(came)
     planned = table("due", "template", "state", "sent", "opened", "clicked", "why", "message")
     for row in messages:
-        done = (_second(row.sent_at), _minute(row.opened_at), _minute(row.clicked_at))
-        add(planned, _second(row.due_at), row.template, row.state, *done, row.reason, str(row.id))
+        done = (second(row.sent_at), minute(row.opened_at), minute(row.clicked_at))
+        add(planned, second(row.due_at), row.template, row.state, *done, row.reason, str(row.id))
     show(planned)

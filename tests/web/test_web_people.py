@@ -165,7 +165,7 @@ async def run(web: Web, monkeypatch: pytest.MonkeyPatch) -> Run:
     def with_app(work: Callable[[Any], Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work(web.app.state.parts), loop).result()
 
-    monkeypatch.setattr(cli, "_with_app", with_app)
+    monkeypatch.setattr(cli, "with_app", with_app)
 
     async def go(*words: str) -> Result:
         return await asyncio.to_thread(CliRunner().invoke, cli.app, list(words))

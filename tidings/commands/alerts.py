@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tidings.commands.console import say
+from tidings.commands.console import say, second
+from tidings.commands.wired import with_app
 
 if TYPE_CHECKING:
     from tidings.ports import Answer
+    from tidings.wiring import App
 
 alerts_app = typer.Typer(invoke_without_command=True, help="What is wrong now, in words; and whom it was told.")
 
@@ -24,7 +24,7 @@ def alerts(
 ) -> None:
     """Open alerts, newest first, each with cause and cure."""
     if context.invoked_subcommand is None:
-        rows = asyncio.run(_listed(history, limit))
+        rows = with_app(lambda parts: _listed(parts, history, limit))
         for row in rows:
             _show(row)
         say(f"{len(rows)} alerts" + ("" if history else " are open"))
@@ -33,7 +33,7 @@ def alerts(
 @alerts_app.command("test")
 def test() -> None:
     """Send a message to every channel of ALERT_URLS and show what each said; exit code 1 when one did not take it."""
-    answers = asyncio.run(_tried())
+    answers = with_app(_tried)
     for answer in answers:
         say(f"{answer.channel}: {answer.problem or 'took it'}")
     if not answers:
@@ -42,34 +42,25 @@ def test() -> None:
         raise typer.Exit(1)
 
 
-async def _listed(history: bool, limit: int) -> list[Any]:
-    from tidings.adapters.blocks import settings_of_this_process
+async def _listed(parts: App, history: bool, limit: int) -> list[Any]:
     from tidings.ledger import alerts
-    from tidings.wiring import open_app
 
-    async with open_app(settings_of_this_process()) as parts, parts.ledger.reading() as connection:
+    async with parts.ledger.reading() as connection:
         return await alerts.listed(connection, history=history, limit=limit)
 
 
-async def _tried() -> list[Answer]:
-    from tidings.adapters.blocks import settings_of_this_process
+async def _tried(parts: App) -> list[Answer]:
     from tidings.adapters.notify import channels_of
     from tidings.telling import try_out
-    from tidings.wiring import open_app
 
-    async with open_app(settings_of_this_process()) as parts:
-        channels = channels_of(parts.settings)
-        return await try_out(parts.ledger, channels, parts.settings.public_url) if channels else []
+    channels = channels_of(parts.settings)
+    return await try_out(parts.ledger, channels, parts.settings.public_url) if channels else []
 
 
 def _show(row: Any) -> None:
-    over = f", over since {_second(row.recovered_at)}" if row.recovered_at and row.recovered_at != row.opened_at else ""
-    told = f"told {_second(row.told_at)}" if row.told_at else "nobody was told"
-    say(f"{_second(row.opened_at)} UTC  {row.key}  {row.title}")
+    over = f", over since {second(row.recovered_at)}" if row.recovered_at and row.recovered_at != row.opened_at else ""
+    told = f"told {second(row.told_at)}" if row.told_at else "nobody was told"
+    say(f"{second(row.opened_at)} UTC  {row.key}  {row.title}")
     for line in row.body.splitlines():
         say(f"    {line}")
     say(f"    {told}{over}\n")
-
-
-def _second(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -77,3 +78,18 @@ def show(made: Table) -> None:
     least = Measurement.get(out, out.options.update(max_width=10_000), made).minimum
     made.width = least if least > out.width else None
     out.print(made, crop=False)
+
+
+def as_utc(moment: datetime | None) -> datetime | None:
+    """What a person gave as an option: in UTC where it has no offset."""
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
+
+
+def second(moment: datetime | None) -> str:
+    """In UTC; nothing where there is none."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
+
+
+def minute(moment: datetime | None) -> str:
+    """In UTC, without the seconds."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment else ""

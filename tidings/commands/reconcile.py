@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from tidings.commands.console import say
+from tidings.commands.console import as_utc, say
+from tidings.commands.wired import with_app
 
 
 def reconcile(
@@ -19,10 +19,9 @@ def reconcile(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done")] = False,
 ) -> None:
     """Take in what never arrived as a webhook, and compare the ledger with Resend and Notion."""
-    from tidings.adapters.blocks import settings_of_this_process
     from tidings.gaps import Checked, Scope
     from tidings.reconciliation import Outcome, Step, reconcile
-    from tidings.wiring import open_app, utc_now
+    from tidings.wiring import App, utc_now
 
     async def told(step: Step, scope: Scope) -> Checked:
         say(f"{step.name} …")
@@ -31,12 +30,10 @@ def reconcile(
             say(f"  {note}")
         return checked
 
-    async def go() -> Outcome:
-        moment = since.replace(tzinfo=UTC) if since and since.tzinfo is None else since
-        async with open_app(settings_of_this_process()) as app:
-            return await reconcile(app, Scope(utc_now(), moment, dry_run), told)
+    async def go(app: App) -> Outcome:
+        return await reconcile(app, Scope(utc_now(), as_utc(since), dry_run), told)
 
-    outcome = asyncio.run(go())
+    outcome = with_app(go)
     for name, error in outcome.failed.items():
         say(f"{name}: {error}")
     will = "would be " if dry_run else ""
