@@ -81,7 +81,7 @@ async def _chosen(ledger: Ledger, wanted: Wanted, now: datetime) -> AsyncIterato
                 connection, state=state, since=wanted.since, until=until, after=after, limit=PAGE
             )
 
-    _, others = await page()
+    others = (await page())[1] if ids else 0
     for start in range(0, len(ids), PAGE):
         some = list(ids)[start : start + PAGE]
         async with ledger.reading() as connection:

@@ -37,8 +37,6 @@ ENOUGH_SLOTS, ENOUGH_TIME = 20, timedelta(days=7)
 SILENCES, SHORTEST_SILENCE = 2, timedelta(hours=1)
 #: A run may be under way for this many times what makes a mail late.
 RUN_FACTOR = 6
-#: Of so many reasons the first is told; of a longer one its beginning.
-LONGEST_REASON = 600
 
 
 class Engine(Protocol):

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import httpx
 from notion_client import AsyncClient
@@ -27,6 +27,8 @@ from tidings.errors import (
 )
 from tidings.model import Template
 from tidings.ports import Told, nobody_told
+
+T = TypeVar("T")
 
 SERVICE = "Notion"
 #: The newest version known (apis.md 1.1): databases hold data sources, `archived` is gone.
@@ -147,17 +149,20 @@ class Notion:
     async def schema(self, setting: str, given: str, *, fresh: bool = False) -> dict[str, Any]:
         """The properties of a database, by name."""
         if fresh or given not in self._schemas:
-            self._schemas[given] = dict((await self._retrieve(setting, given))["properties"])
+            answer = await self._at_source(setting, given, self._retrieve)
+            self._schemas[given] = dict(answer["properties"])
         return self._schemas[given]
 
-    async def _retrieve(self, setting: str, given: str) -> dict[str, Any]:
-        """A data source; a remembered id that is wrong by now is looked up anew, once, which names the setting."""
-        retrieve = self._client.data_sources.retrieve
+    async def _retrieve(self, source: str) -> dict[str, Any]:
+        return await _call(self._client.data_sources.retrieve, data_source_id=source)
+
+    async def _at_source(self, setting: str, given: str, work: Callable[[str], Awaitable[T]]) -> T:
+        """Work on a data source. A remembered id that is wrong by now is looked up anew, which names the setting."""
         try:
-            return await _call(retrieve, data_source_id=await self.source_id(setting, given))
+            return await work(await self.source_id(setting, given))
         except NotFound:
             await self._forget(given)
-            return await _call(retrieve, data_source_id=await self.source_id(setting, given))
+            return await work(await self.source_id(setting, given))
 
     async def property_name(self, setting: str, given: str, wanted: str) -> str:
         """How this database spells a property: exact, else without regard to case (F10), else an error."""
@@ -182,12 +187,8 @@ class Notion:
     # -- rows -----------------------------------------------------------------------------------------------
 
     async def query(self, setting: str, given: str, **arguments: Any) -> list[dict[str, Any]]:
-        """All rows that a query finds, page by page. A remembered id that is wrong by now is looked up anew, once."""
-        try:
-            return await self._query(await self.source_id(setting, given), **arguments)
-        except NotFound:
-            await self._forget(given)
-            return await self._query(await self.source_id(setting, given), **arguments)
+        """All rows that a query finds, page by page."""
+        return await self._at_source(setting, given, lambda source: self._query(source, **arguments))
 
     async def _query(self, source: str, **arguments: Any) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
