@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.console import Console
 
 from tidings.bench import acceptance, burst, growth, idle, latency, load, show, wave
 from tidings.bench.figures import Figure
@@ -25,9 +24,7 @@ from tidings.local.stack import Stack
 from tidings.settings import ROOT
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-console = Console()
-if not console.is_terminal:  # a log has no width: room for the table
-    console = Console(width=190)
+console = entrance.make_console(without_terminal=190)
 
 
 @dataclass(frozen=True)

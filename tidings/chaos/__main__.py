@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import random
-import shutil
 import sys
-import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from tidings.chaos import report, scenario
 from tidings.chaos.mutants import run_mutant
@@ -20,13 +17,10 @@ from tidings.chaos.mutations import MUTATIONS
 from tidings.chaos.progress import Progress
 from tidings.chaos.run import Outcome
 from tidings.chaos.run import run as run_chaos
-from tidings.errors import TidingsError
 from tidings.local import entrance
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-console = Console()
-if not console.is_terminal:  # a log has no width: room for the tables
-    console = Console(width=160)
+console = entrance.make_console()
 
 
 @app.command()
@@ -64,33 +58,22 @@ def _run(seed: int, size: scenario.Size, keep: Path | None) -> int:
         f"seed {seed}: {size.rounds} rounds, {len(planned.webhooks)} webhooks in {planned.postings} postings",
         highlight=False,
     )
-    folder = keep or Path(tempfile.mkdtemp(prefix="tidings-chaos-"))
     found: list[Outcome] = []
 
-    async def work() -> int:
+    async def work(folder: Path) -> int:
         with Progress(console) as progress:
             found.append(await run_chaos(planned, campaigns, folder, progress))
         return 0
 
-    code = entrance.run(work())
-    if code == 0:
-        report.show(console, found[0])
-        code = 0 if found[0].right else 1
-    if keep is None and code == 0:
-        shutil.rmtree(folder)
-    else:
-        console.print(f"Data and logs are in {folder}", highlight=False)
-    return code
+    def survived(folder: Path) -> int:
+        code = entrance.run(work(folder))
+        if code == 0:
+            report.show(console, found[0])
+            code = 0 if found[0].right else 1
+        return code
 
-
-def main() -> int:
-    try:
-        app()
-    except TidingsError as error:
-        Console(stderr=True).print(str(error), highlight=False, markup=False, soft_wrap=True)
-        return 1
-    return 0
+    return entrance.in_folder(keep, "tidings-chaos-", console, survived)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entrance.main(app))

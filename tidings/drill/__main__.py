@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from tidings.chaos.progress import Progress
 from tidings.drill import report
 from tidings.drill.run import Outcome
 from tidings.drill.run import run as run_drill
 from tidings.drill.ways import WAYS, Way, chosen
-from tidings.errors import TidingsError
 from tidings.local import entrance
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-console = Console()
-if not console.is_terminal:  # a log has no width: room for the table
-    console = Console(width=160)
+console = entrance.make_console()
 
 
 @app.command()
@@ -43,32 +37,18 @@ def drill(
 
 
 def _run(ways: tuple[Way, ...], minutes: float, keep: Path | None) -> int:
-    folder = keep or Path(tempfile.mkdtemp(prefix="tidings-drill-"))
     found: list[Outcome] = []
 
-    async def work() -> int:
+    async def work(folder: Path) -> int:
         with Progress(console) as progress:
             found.append(await run_drill(ways, minutes, entrance.campaigns_of({}), folder, progress))
         return 0
 
-    code = entrance.run(work())
-    if code == 0:
-        code = 0 if report.show(console, found[0]).right else 1
-    if keep is None and code == 0:
-        shutil.rmtree(folder)
-    else:
-        console.print(f"Data and logs are in {folder}", highlight=False)
-    return code
+    def drilled(folder: Path) -> int:
+        return entrance.run(work(folder)) or (0 if report.show(console, found[0]).right else 1)
 
-
-def main() -> int:
-    try:
-        app()
-    except TidingsError as error:
-        Console(stderr=True).print(str(error), highlight=False, markup=False, soft_wrap=True)
-        return 1
-    return 0
+    return entrance.in_folder(keep, "tidings-drill-", console, drilled)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entrance.main(app))

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from tidings.errors import TidingsError
 from tidings.local import entrance, ports
 from tidings.local.config import StackConfig, from_environment
 from tidings.local.demo import demo as run_demo
@@ -19,9 +17,7 @@ from tidings.local.folder import DataFolder
 from tidings.local.up import up as run_up
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
-console = Console()
-if not console.is_terminal:  # a log has no width: room for the table
-    console = Console(width=160)
+console = entrance.make_console()
 
 DataOption = Annotated[Path | None, typer.Option(help="Folder for data and logs.")]
 #: Nurture's seven mails then span 18 s, and every mail still has its own due time.
@@ -96,14 +92,5 @@ def _leave(folder: Path, *, keep: bool) -> None:
         shutil.rmtree(folder)
 
 
-def main() -> int:
-    try:
-        app()
-    except TidingsError as error:
-        Console(stderr=True).print(str(error), highlight=False, markup=False, soft_wrap=True)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entrance.main(app))
