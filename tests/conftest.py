@@ -58,14 +58,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """The address of a migrated ledger on a PostgreSQL of this session's own."""
-    config = StackConfig(
-        data=tmp_path_factory.mktemp("ledger") / "data",
-        web_port=0,
-        prefect_port=0,
-        sandbox_port=0,
+    config = StackConfig.apart(
+        tmp_path_factory.mktemp("ledger") / "data",
         parts=frozenset({Part.POSTGRES}),
         steps=frozenset(),
-        isolated=True,
     )
     async with Stack(config) as stack:
         address = stack.addresses.database()

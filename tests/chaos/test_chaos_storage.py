@@ -33,15 +33,11 @@ PATIENCE = 60.0
 @asynccontextmanager
 async def stacked(data: Path) -> AsyncIterator[Stack]:
     """PostgreSQL, sandbox and web server with two processes, supervised. Prefect is away: that must not matter."""
-    config = StackConfig(
-        data=data,
-        web_port=0,
-        prefect_port=0,
-        sandbox_port=0,
+    config = StackConfig.apart(
+        data,
         web_workers=2,
         parts=frozenset({Part.POSTGRES, Part.SANDBOX, Part.WEB}),
         steps=frozenset({Step.MIGRATE, Step.NOTION_INIT}),
-        isolated=True,
         sandbox_options={"notion-rate": "0"},
     )
     async with Stack(config) as stack:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 import uuid
@@ -278,8 +277,7 @@ class Live:
     @property
     def environment(self) -> dict[str, str]:
         """What a process of the product is given, with nothing of the user's own settings."""
-        base = environment.base_environment(os.environ, "tests", without=environment.SETTINGS)
-        return {**base, **self.stack.environment}
+        return self.stack.environment_beside("tests")
 
     # -- webhooks --------------------------------------------------------------------------------------------
 
@@ -356,14 +354,9 @@ class Live:
 
     async def cli(self, *arguments: str, fails: bool = False, **env: str) -> str:
         """What `python -m tidings …` says, with these settings beside the stack's."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tidings", *arguments,
-            env={**self.environment, "COLUMNS": "250", **env}, cwd=self.stack.folder.run,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        said, _ = await process.communicate()
-        assert (process.returncode != 0) == fails, said.decode()
-        return said.decode()
+        code, said = await self.stack.tidings(*arguments, mark="tests", **env)
+        assert (code != 0) == fails, said
+        return said
 
     @asynccontextmanager
     async def process(

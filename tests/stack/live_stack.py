@@ -26,12 +26,8 @@ MINUTE = 1.0
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Live]:
     """PostgreSQL, Prefect, sandbox, worker and web server; all in testing mode."""
-    config = StackConfig(
-        data=tmp_path_factory.mktemp("stack") / "data",
-        web_port=0,
-        prefect_port=0,
-        sandbox_port=0,
-        isolated=True,
+    config = StackConfig.apart(
+        tmp_path_factory.mktemp("stack") / "data",
         testing=True,
         testing_minute=MINUTE,
         sandbox_options={"notion-rate": "0"},

@@ -30,12 +30,8 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def watched(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Live]:
-    config = StackConfig(
-        data=tmp_path_factory.mktemp("alerts") / "data",
-        web_port=0,
-        prefect_port=0,
-        sandbox_port=0,
-        isolated=True,
+    config = StackConfig.apart(
+        tmp_path_factory.mktemp("alerts") / "data",
         testing=True,
         testing_minute=1.0,
         sandbox_options={"notion-rate": "0"},

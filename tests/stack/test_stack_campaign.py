@@ -65,12 +65,8 @@ def bakery(tmp_path: Path) -> Path:
 
 
 async def test_a_second_campaign__runs_without_touching_the_product(bakery: Path, tmp_path: Path) -> None:
-    config = StackConfig(
-        data=tmp_path / "data",
-        web_port=0,
-        prefect_port=0,
-        sandbox_port=0,
-        isolated=True,
+    config = StackConfig.apart(
+        tmp_path / "data",
         testing=True,
         testing_minute=1.0,
         campaigns_dirs=str(bakery),

@@ -87,13 +87,9 @@ async def _measure(figures: list[Figure], folder: Path, names: list[str], quick:
             console.print(f"[dim]{time.monotonic() - began:6.1f} s[/]  {text}", highlight=False)
 
     say("starting PostgreSQL, Prefect, sandbox, worker and web server")
-    config = StackConfig(
-        data=folder,
-        web_port=0,
-        prefect_port=0,
-        sandbox_port=0,
+    config = StackConfig.apart(
+        folder,
         workers=workers,
-        isolated=True,
         testing=False,
         # One machine posts as many forms as a thousand visitors: they are counted, and not stopped.
         env={"FORM_LIMIT_PER_CLIENT": "100000000"},

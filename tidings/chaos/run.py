@@ -59,14 +59,10 @@ class Outcome:
 
 
 def stack_config(scenario: Scenario, folder: Path) -> StackConfig:
-    return StackConfig(
-        data=folder,
-        web_port=0,
-        prefect_port=0,
-        sandbox_port=0,
+    return StackConfig.apart(
+        folder,
         web_workers=2,
         workers=2,
-        isolated=True,
         testing=True,
         testing_minute=scenario.size.testing_minute,
         sandbox_options={"notion-rate": "0", "resend-rate": "10"},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +19,6 @@ from tidings.adapters.notion import API_VERSION, BODY, TEMPLATES, TITLE, Notion,
 from tidings.campaign import Campaigns
 from tidings.drill.receiver import Receiver
 from tidings.errors import TidingsError
-from tidings.local import environment
 from tidings.local.environment import bearer
 from tidings.local.stack import Stack
 from tidings.model import Template
@@ -247,15 +245,9 @@ class Hands:
 
     async def tidings(self, *arguments: str, fails: bool = False, **env: str) -> str:
         """What `tidings …` says, with these settings beside the stack's."""
-        base = environment.base_environment(os.environ, "drill", without=environment.SETTINGS)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tidings", *arguments,
-            env={**base, **self.stack.environment, "COLUMNS": "250", **env}, cwd=self.stack.folder.run,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        said = (await process.communicate())[0].decode()
-        if (process.returncode != 0) != fails:
-            raise HandSlipped(f"tidings {' '.join(arguments)} ended with {process.returncode}: {said[-2000:]}")
+        code, said = await self.stack.tidings(*arguments, mark="drill", **env)
+        if (code != 0) != fails:
+            raise HandSlipped(f"tidings {' '.join(arguments)} ended with {code}: {said[-2000:]}")
         return said
 
 

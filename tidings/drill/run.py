@@ -55,12 +55,8 @@ WHERE c.email = ANY($1)
 
 
 def stack_config(folder: Path, receiver: Receiver) -> StackConfig:
-    return StackConfig(
-        data=folder,
-        web_port=0,
-        prefect_port=0,
-        sandbox_port=0,
-        isolated=True,
+    return StackConfig.apart(
+        folder,
         testing=True,
         testing_minute=1.0,
         sandbox_options={"notion-rate": "0"},

@@ -72,6 +72,11 @@ class StackConfig:
     #: Notion and Resend themselves, with the keys of the environment; the sandbox is not started.
     real_services: bool = False
 
+    @classmethod
+    def apart(cls, data: Path, **given: Any) -> StackConfig:
+        """One that runs alike everywhere and beside any other: on free ports, and with nothing of the user's own."""
+        return cls(data=data, web_port=0, prefect_port=0, sandbox_port=0, isolated=True, **given)
+
     @property
     def started(self) -> frozenset[Part]:
         return self.parts - {Part.SANDBOX} if self.real_services else self.parts

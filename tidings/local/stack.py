@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -74,6 +75,21 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """What the product's processes are given beside the user's own environment."""
         return environment.product(self.addresses, self.folder)
+
+    def environment_beside(self, mark: str) -> dict[str, str]:
+        """What a process beside the stack's own is given, with nothing of the user's own settings."""
+        base = environment.base_environment(os.environ, mark, without=environment.SETTINGS)
+        return {**base, **self.environment}
+
+    async def tidings(self, *arguments: str, mark: str, **env: str) -> tuple[int, str]:
+        """How `tidings …` ends, and all that it says, with these settings beside the stack's."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tidings", *arguments,
+            env={**self.environment_beside(mark), "COLUMNS": "250", **env}, cwd=self.folder.run,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said, _ = await process.communicate()
+        return await process.wait(), said.decode()
 
     @property
     def names(self) -> list[str]:
