@@ -131,7 +131,7 @@ async def alerts(
     parts: App = request.app.state.parts
     async with parts.ledger.reading() as connection:
         rows = await ledger_alerts.listed(connection, history=history, limit=limit)
-    return [Alert(**{name: getattr(row, name) for name in Alert.model_fields}) for row in rows]
+    return [Alert.model_validate(row, from_attributes=True) for row in rows]
 
 
 @router.get("/events", summary="Webhooks that came in, newest first")
@@ -146,7 +146,7 @@ async def events(
     parts: App = request.app.state.parts
     async with parts.ledger.reading() as connection:
         rows = await inbox.list_events(connection, state=state, source=source, since=since, until=until, limit=limit)
-    return [Event(**{name: getattr(row, name) for name in Event.model_fields}) for row in rows]
+    return [Event.model_validate(row, from_attributes=True) for row in rows]
 
 
 @router.post(
