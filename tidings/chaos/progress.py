@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -47,3 +48,10 @@ class Progress:
         elif self.elapsed - self._shown > EVERY:
             self._shown = self.elapsed
             self.say(text)
+
+
+def show_list(console: Console, title: str, lines: Iterable[str]) -> None:
+    """Lines as they are under a bold title, which may have markup; nothing when there are none."""
+    listed = [f"  {escape(line)}" for line in lines]
+    if listed:
+        console.print(f"\n[bold]{title}[/bold]", *listed, sep="\n", highlight=False, soft_wrap=True)

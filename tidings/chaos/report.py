@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tidings.chaos.progress import show_list
 from tidings.chaos.recovery import Line
 from tidings.chaos.run import Outcome
 
@@ -23,7 +24,7 @@ def show(console: Console, outcome: Outcome) -> None:
     _counts(console, "Handler and send runs in Prefect", outcome.runs)
     _counts(console, "What failed and crashed runs say (for information)", outcome.failures, shown=SHOWN)
     _counts(console, "Delivery webhooks", outcome.reports)
-    _list(console, "Processes that ended by themselves", outcome.deaths)
+    show_list(console, "Processes that ended by themselves", outcome.deaths)
     _findings(console, outcome.verdict.findings)
     console.print()
     console.print(_totals(outcome))
@@ -60,13 +61,7 @@ def _seconds(line: Line, what: str) -> str:
 
 
 def _counts(console: Console, title: str, counts: Counter[str], *, shown: int | None = None) -> None:
-    _list(console, title, [f"{count} × {name}" for name, count in counts.most_common(shown)])
-
-
-def _list(console: Console, title: str, lines: Iterable[str]) -> None:
-    listed = [f"  {escape(line)}" for line in lines]
-    if listed:
-        console.print(f"\n[bold]{title}[/bold]", *listed, sep="\n", highlight=False, soft_wrap=True)
+    show_list(console, title, [f"{count} × {name}" for name, count in counts.most_common(shown)])
 
 
 def _findings(console: Console, findings: tuple[str, ...]) -> None:
@@ -75,7 +70,7 @@ def _findings(console: Console, findings: tuple[str, ...]) -> None:
         kinds.setdefault(finding.partition(":")[0], []).append(finding)
     for kind, some in kinds.items():
         more = [f"… and {len(some) - SHOWN} more"] if len(some) > SHOWN else []
-        _list(console, f"[red]{len(some)} × {kind}[/red]", [*some[:SHOWN], *more])
+        show_list(console, f"[red]{len(some)} × {kind}[/red]", [*some[:SHOWN], *more])
 
 
 def _sentence(outcome: Outcome) -> str:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tidings.chaos.progress import show_list
 from tidings.drill.run import SPEED, Outcome
 from tidings.drill.verdict import Quiet, Result, Verdict, judge
 from tidings.drill.ways import Way
@@ -17,9 +18,9 @@ def show(console: Console, outcome: Outcome) -> Verdict:
     verdict = judge(outcome.results, outcome.quiet)
     console.print()
     console.print(_table(outcome.results))
-    _list(console, "Missing", verdict.missing)
-    _list(console, "False", verdict.false)
-    _list(console, "Not as it has to be", verdict.troubles)
+    show_list(console, "[red]Missing[/red]", verdict.missing)
+    show_list(console, "[red]False[/red]", verdict.false)
+    show_list(console, "[red]Not as it has to be[/red]", verdict.troubles)
     console.print(f"\n{_quiet(outcome.quiet)}", highlight=False, soft_wrap=True)
     console.print(_sentence(verdict, len(outcome.results)), highlight=False, soft_wrap=True)
     return verdict
@@ -54,12 +55,6 @@ def _recovery(result: Result) -> str:
 
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
-
-
-def _list(console: Console, title: str, lines: Iterable[str]) -> None:
-    listed = [f"  {escape(line)}" for line in lines]
-    if listed:
-        console.print(f"\n[bold red]{title}[/]", *listed, sep="\n", highlight=False, soft_wrap=True)
 
 
 def _quiet(quiet: Quiet) -> str:
