@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import html as html_module
 import re
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import css_inline
 from inscriptis import get_text
 from inscriptis.css_profiles import CSS_PROFILES
 from inscriptis.model.config import ParserConfig
-from jinja2 import StrictUndefined, TemplateError, nodes
+from jinja2 import StrictUndefined, TemplateError, Undefined, nodes, pass_context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tidings.errors import MailTooLarge, TemplateBroken, TemplateEmpty
@@ -36,15 +38,35 @@ _ALLOWED_FILTERS = {"default", "d", "upper", "lower", "title", "trim", "round", 
 #: Typographic quotes that editors make of straight ones, undone inside tags only.
 _STRAIGHT = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "\u00a0": " "})
 _TAG = re.compile(r"(\{\{.*?\}\}|\{%.*?%\})", re.DOTALL)
+#: What stands for a contact's values while the mail around them is made: nobody can have written it.
+_MARK = f"v{secrets.token_hex(8)}x"
+_MARKED = re.compile(rf"{_MARK}(\d+)x")
+#: Values that the look of the mail depends on.
+_STYLING = re.compile(rf"\b(?:class|id|style)\s*=\s*[\"']?[^\"'>]*{_MARK}", re.IGNORECASE)
+#: Values that the text part's layout depends on: in a table, with another cell to the right, whose place depends on
+#: their length, and where their line breaks count.
+_SHAPING = re.compile(rf"{_MARK}(?:(?!</tr|<table).)*<t[dh][\s>]|<pre[\s>]", re.DOTALL | re.IGNORECASE)
+#: The marked values of the mail that is being made.
+_marked: ContextVar[list[str]] = ContextVar("marked")
 
 
-def _environment(*, autoescape: bool) -> ImmutableSandboxedEnvironment:
-    env = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=autoescape)
+@pass_context  # or the engine would ask once and for all, when it compiles
+def _mark(_: Any, value: Any) -> Any:
+    """Put a mark in the place of a value. What is blank, or begins or ends so, is laid out otherwise, and stays."""
+    if isinstance(value, Undefined) or not (text := str(value)) or text[0].isspace() or text[-1].isspace():
+        return value
+    values = _marked.get()
+    values.append(text)
+    return f"{_MARK}{len(values) - 1}x"
+
+
+def _environment(*, autoescape: bool, finalize: Callable[..., Any] | None = None) -> ImmutableSandboxedEnvironment:
+    env = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=autoescape, finalize=finalize)
     env.globals.clear()
     return env
 
 
-_HTML = _environment(autoescape=True)
+_HTML = _environment(autoescape=True, finalize=_mark)
 _PLAIN = _environment(autoescape=False)
 _INLINER = css_inline.CSSInliner(load_remote_stylesheets=False, keep_style_tags=True)
 _TEXT_CONFIG = ParserConfig(css=CSS_PROFILES["strict"], display_links=True, display_anchors=False)
@@ -71,25 +93,25 @@ def render(template: Template, values: Mapping[str, Any], *, footer: Mapping[str
     """
     context = known(values)
     subject = one_line(_fill(template, "subject", template.subject, _PLAIN, context))
-    body = _fill(template, "body", template.body, _HTML, context)
+    body, marked = _body(template, context)
     if not subject or not body.strip():
         part = "subject" if not subject else "body"
         raise TemplateEmpty(f"Template {template.name!r} has an empty {part}. Fill it in in Notion, then replay.")
-    document = _INLINER.inline(_wrap(body, subject, footer))
+    document, text = _laid_out(body, marked, subject, footer)
     size = len(document.encode())
     if size > MAX_HTML_BYTES:
         raise MailTooLarge(
             f"Template {template.name!r} renders to {size // 1024} KB of HTML; mail clients clip above "
             f"{MAX_HTML_BYTES // 1024} KB and hide the unsubscribe link. Shorten it in Notion, then replay."
         )
-    return Mail(subject=subject, html=document, text=_text(body, footer))
+    return Mail(subject=subject, html=document, text=text)
 
 
 def check(template: Template, values: Mapping[str, Any]) -> None:
     """Raises what `render` would raise for these values, at a fraction of its cost: no CSS is inlined."""
     context = known(values)
     subject = one_line(_fill(template, "subject", template.subject, _PLAIN, context))
-    body = _fill(template, "body", template.body, _HTML, context)
+    body = _filled(*_body(template, context), _escaped)
     if not subject or not body.strip() or len(body.encode()) > MAX_HTML_BYTES // 4:
         # Only a long body can come near the limit once its CSS is inlined; then the real thing decides.
         render(
@@ -113,14 +135,59 @@ def variables_of(template: Template) -> set[str]:
     """Every variable that the template names, with or without a default."""
     found: set[str] = set()
     for part, source in (("subject", template.subject), ("body", template.body)):
-        found |= {n.name for n in _parse(template.name, part, source, _HTML).find_all(nodes.Name)}
+        found |= {n.name for n in _parse(template.name, part, source, True).find_all(nodes.Name)}
     return found
+
+
+def _body(template: Template, context: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The body with marks where values stand, and the values."""
+    values: list[str] = []
+    token = _marked.set(values)
+    try:
+        return _fill(template, "body", template.body, _HTML, context), values
+    finally:
+        _marked.reset(token)
+
+
+def _filled(marked: str, values: Sequence[str], shown: Callable[[str], str]) -> str:
+    return _MARKED.sub(lambda match: shown(values[int(match[1])]), marked)
+
+
+def _escaped(value: str) -> str:
+    """Fit for HTML's text and for what stands in double quotes, which is how the inliner writes every attribute."""
+    return html_module.escape(value, quote=False).replace('"', "&quot;")
+
+
+def _in_words(value: str) -> str:
+    """As inscriptis does it: breaks and runs of blanks are one blank."""
+    return re.sub(r"\s+", " ", value)
+
+
+def _laid_out(body: str, values: Sequence[str], subject: str, footer: Mapping[str, str]) -> tuple[str, str]:
+    """HTML and text. Mails whose words differ in nothing but the values are laid out once, and filled in each."""
+    own = {**footer, "unsubscribe_url": f"{_MARK}{len(values)}x"}
+    html, text = _layout(body, f"{_MARK}{len(values) + 1}x", tuple(own.items()))
+    everything = [*values, footer["unsubscribe_url"], subject]
+    plain = "" if html and text else _filled(body, values, _escaped)
+    return (
+        _filled(html, everything, _escaped) if html else _INLINER.inline(_wrap(plain, subject, footer)),
+        _filled(text, everything, _in_words) if text else _text(plain, footer),
+    )
+
+
+@lru_cache(maxsize=256)
+def _layout(body: str, subject: str, footer: tuple[tuple[str, str], ...]) -> tuple[str | None, str | None]:
+    """HTML and text with their marks; None in the place of what cannot be laid out without the values."""
+    document = _wrap(body, subject, dict(footer))
+    inlined = _INLINER.inline(document)
+    kept = sorted(_MARKED.findall(inlined)) == sorted(_MARKED.findall(document)) and not _STYLING.search(body)
+    return inlined if kept else None, None if _SHAPING.search(body) else _text(body, dict(footer))
 
 
 def _fill(
     template: Template, part: str, source: str, env: ImmutableSandboxedEnvironment, context: Mapping[str, Any]
 ) -> str:
-    _parse(template.name, part, source, env)
+    _parse(template.name, part, source, env is _HTML)
     try:
         text: str = _compiled(source, env is _HTML).render(context)
     except TemplateError as error:
@@ -140,11 +207,6 @@ def _broken(name: str, part: str, message: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _parse_cached(source: str, html: bool) -> nodes.Template:
-    return (_HTML if html else _PLAIN).parse(_straighten(source))
-
-
-@lru_cache(maxsize=512)
 def _compiled(source: str, html: bool) -> Any:
     return (_HTML if html else _PLAIN).from_string(_straighten(source))
 
@@ -154,27 +216,31 @@ def _straighten(source: str) -> str:
     return _TAG.sub(lambda m: html_module.unescape(m[0]).translate(_STRAIGHT), source)
 
 
-def _parse(name: str, part: str, source: str, env: ImmutableSandboxedEnvironment) -> nodes.Template:
-    try:
-        tree = _parse_cached(source, env is _HTML)
-    except TemplateError as error:
-        raise TemplateBroken(_broken(name, part, str(error))) from error
-    for node in tree.find_all(nodes.Node):
-        if not isinstance(node, _ALLOWED):
-            raise TemplateBroken(
-                _broken(name, part, f"{type(node).__name__.lower()} (line {node.lineno}) is not allowed in mails")
-            )
-        if isinstance(node, nodes.Filter) and node.name not in _ALLOWED_FILTERS:
-            raise TemplateBroken(
-                _broken(
-                    name,
-                    part,
-                    f"the filter {node.name!r} is not one of {', '.join(sorted(_ALLOWED_FILTERS))}",
-                )
-            )
-        if "{{" in (words := _author_words(node)) or "{%" in words:
-            raise TemplateBroken(_broken(name, part, "a placeholder would be left in the mail as it stands"))
+def _parse(name: str, part: str, source: str, html: bool) -> nodes.Template:
+    tree = _parsed(source, html)
+    if isinstance(tree, str):
+        raise TemplateBroken(_broken(name, part, tree))
     return tree
+
+
+@lru_cache(maxsize=512)
+def _parsed(source: str, html: bool) -> nodes.Template | str:
+    """What the author wrote, or what is wrong with it."""
+    try:
+        tree = (_HTML if html else _PLAIN).parse(_straighten(source))
+    except TemplateError as error:
+        return str(error)
+    return next((wrong for node in tree.find_all(nodes.Node) if (wrong := _not_allowed(node))), tree)
+
+
+def _not_allowed(node: nodes.Node) -> str | None:
+    if not isinstance(node, _ALLOWED):
+        return f"{type(node).__name__.lower()} (line {node.lineno}) is not allowed in mails"
+    if isinstance(node, nodes.Filter) and node.name not in _ALLOWED_FILTERS:
+        return f"the filter {node.name!r} is not one of {', '.join(sorted(_ALLOWED_FILTERS))}"
+    if "{{" in (words := _author_words(node)) or "{%" in words:
+        return "a placeholder would be left in the mail as it stands"
+    return None
 
 
 def _author_words(node: nodes.Node) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from html import unescape
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tidings import render as rendering
 from tidings.errors import CopyError, MailTooLarge, TemplateBroken, TemplateEmpty
 from tidings.model import Mail, Template
 from tidings.render import check, known, one_line, render, variables_of
@@ -280,3 +284,54 @@ def test_a_value_that_looks_like_a_tag__is_not_rendered_again() -> None:
 
     assert "secret" not in mail.html + mail.text
     assert "{{ b }}" in mail.text
+
+
+# -- Mails of one template are laid out once -------------------------------------------------------------------
+
+BODIES = {
+    "words": "<p>Hello {{ a }},</p><p>{{ b }} and {{a}}</p>",
+    "glued": "<p>x{{ a }}y<b>{{ b }}</b>{{ a }}</p>",
+    "link": '<p><a class="button" href="{{ a }}">{{ b }}</a></p>',
+    "branches": "{% if a == b %}<p>same</p>{% else %}<p>{{ a }}</p>{% endif %}<ul><li>{{ b }}</li></ul>",
+    "empty": '<p>{{ c | default("") }}</p><p>{{ a }}</p>',
+    "last-cells": '<table class="facts"><tr><th>1</th><td>{{ a }}</td></tr><tr><th>2</th><td>{{ b }}</td></tr></table>',
+    "first-cells": "<table><tr><td>{{ a }}</td><td>1</td></tr><tr><td>{{ b }}</td><td>2</td></tr></table>",
+    "breaks": "<pre>{{ a }}\n{{ b }}</pre>",
+    "class": '<p class="{{ a }}">{{ b }}</p>',
+    "style": "<p style='color: {{ a }}'>{{ b }}</p>",
+    "title": "<html><head><title>{{ a }}</title></head><body><p>{{ b }}</p></body></html>",
+    "comment": "<!-- {{ a }} --><p>{{ b }}</p>",
+}
+ODD = ["button", "red", "quiet", "a  b", "a\n b", " a", "a ", "\N{NO-BREAK SPACE}a", "0", "#1"]
+VALUES = st.one_of(
+    st.sampled_from([*NASTY, *ODD]),
+    st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=12).filter(str.strip),
+)
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@given(a=VALUES, b=VALUES)
+def test_a_mail_that_is_filled_in__is_the_mail_that_is_laid_out_with_its_values(body: str, a: str, b: str) -> None:
+    filled = rendered(body, "{{ a }}", a=a, b=b)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rendering, "_layout", lambda *_: (None, None))
+        whole = rendered(body, "{{ a }}", a=a, b=b)
+
+    assert filled.text == whole.text
+    assert unescape(filled.html) == unescape(whole.html)
+    assert rendering._MARK not in filled.html + filled.text + filled.subject
+
+
+def test_a_value_in_an_attribute_without_quotes__stays_in_it() -> None:
+    html = body_of(rendered("<p><a href={{ a }}>go</a></p>", a="https://x.test onclick=steal()"))
+
+    assert 'href="https://x.test onclick=steal()"' in html
+
+
+def test_mails_of_one_template__are_laid_out_once() -> None:
+    body = "<p>Once for {{ a }}</p>"
+    rendered(body, "{{ a }}", a="Ada")
+    before = rendering._layout.cache_info().misses
+
+    assert "Once for Bo" in rendered(body, "{{ a }}", a="Bo").text
+    assert rendering._layout.cache_info().misses == before
