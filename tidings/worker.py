@@ -33,7 +33,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import WorkerFlowRunResponse
-from prefect.exceptions import InfrastructureNotFound, PrefectHTTPStatusError
+from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
 from prefect.states import Cancelled
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
@@ -177,7 +177,7 @@ class WarmProcessWorker(ProcessWorker):
             await asyncio.sleep(CANCEL_SECONDS)
             try:
                 await asyncio.gather(*[self._cancel(run) for run in await self._being_cancelled()])
-            except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+            except (httpx.HTTPError, ObjectNotFound) as error:
                 log.warning("worker.cancel_failed", extra={"error": str(error)})  # asked again
 
     async def _being_cancelled(self) -> list[FlowRun]:
@@ -195,6 +195,18 @@ class WarmProcessWorker(ProcessWorker):
             process.kill()  # at SIGTERM, Prefect's engine would say that the run has crashed, and it would get another
         ended: State[Any] = Cancelled(message="Cancelled while it worked; its process has ended.")
         await self.client.set_flow_run_state(run.id, ended, force=True)
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        """Begin a run. Of what Prefect's own reads before it, one answer with an error would end the worker, and with
+        it every run under way (Prefect 3.8, `BaseWorker._submit_run`): Prefect whose PostgreSQL is away has such."""
+        try:
+            await super()._submit_run(flow_run)
+        except httpx.HTTPError as error:
+            log.warning("worker.submit_failed", extra={"flow_run_id": str(flow_run.id), "error": str(error)})
+            self._release_limit_slot(flow_run.id)
+            self._submitting_flow_run_ids.discard(flow_run.id)  # it is still scheduled: the next poll finds it
+            if self._cancelling_observer is not None:
+                self._cancelling_observer.remove_in_flight_flow_run_id(flow_run.id)
 
     async def leave(self) -> None:
         """Take no new runs, and give those under way time to end."""
@@ -216,7 +228,7 @@ class WarmProcessWorker(ProcessWorker):
                 continue
             try:
                 await self.get_and_submit_flow_runs()
-            except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+            except httpx.HTTPError as error:
                 log.warning("worker.look_failed", extra={"error": str(error)})  # the regular polling goes on
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
