@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
@@ -201,3 +203,15 @@ def test_every_service__is_called_by_a_client_that_counts() -> None:
 
     uncounted = {"tidings/adapters/http.py", "tidings/adapters/prefect.py"}  # the latter counts its calls itself
     assert {f for f, body in bodies.items() if "httpx.AsyncClient(" in body} - uncounted == set()
+
+
+def test_the_webhook_server__imports_nothing_that_only_others_need() -> None:
+    """Memory that it would hold for ever: 7 MB for Alembic, 5 MB for Prefect's workers (docs/performance.md)."""
+    code = (
+        "import sys, server, flows.canary, flows.handler, flows.notion_mirror, flows.reconcile, flows.send_email, "
+        "flows.sweep\nprint(*(n for n in ('alembic', 'prefect.workers', 'prefect.server', 'svix') if n in sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.stdout.strip(), done.stderr) == ("", "")

@@ -65,7 +65,7 @@ def migrate() -> None:
     """Bring the ledger's schema up to date. Harmless to repeat."""
     from tidings.ledger import Ledger
     from tidings.ledger.migrate import migrate as run
-    from tidings.ledger.migrate import revision
+    from tidings.ledger.revisions import revision
     from tidings.ledger.store import unavailable_is_ours
     from tidings.settings import database_url
 

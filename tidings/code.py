@@ -18,6 +18,10 @@ FOLDERS = ("tidings", "flows", "tasks", "campaigns")
 PACKAGES = ("prefect", "fastapi", "pydantic", "sqlalchemy", "asyncpg", "httpx", "jinja2", "notion-client", "resend")
 
 
+#: Begins the names of the memos in which each worker tells of its code.
+TOLD = "worker:"
+
+
 @dataclass(frozen=True)
 class Code:
     """What a process runs. `flows` has a digest of each deployment's parameters, as its flow takes them."""

@@ -1,4 +1,6 @@
-"""The process that runs are forked from, as a fork of the worker itself: what both have imported is there once."""
+"""The process that runs are forked from, as a fork of the worker itself: what both have imported is there once.
+
+multiprocessing's resource tracker, which its fork server needs, is one too."""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import importlib
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Sequence
@@ -20,8 +23,9 @@ def start_fork_server(preload: Sequence[str]) -> None:
     """Import and prepare these modules, then start multiprocessing's fork server as a fork of this process.
 
     By itself multiprocessing starts it as a new interpreter, which imports everything a second time: 45 MB and some
-    seconds of CPU at every start (docs/performance.md). A process with threads cannot be forked safely; then, and when
-    the server has died and is started anew, it is done multiprocessing's way. Call it before anything else.
+    seconds of CPU at every start, and 5 MB for the tracker (docs/performance.md). A process with threads cannot be
+    forked safely; then, and when one of them has died and is started anew, it is done multiprocessing's way. Call it
+    before anything else.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
     for name in preload:
@@ -31,12 +35,13 @@ def start_fork_server(preload: Sequence[str]) -> None:
     if threading.active_count() > 1 or not hasattr(os, "fork"):
         log.warning("worker.imports_not_shared", extra={"threads": threading.active_count()})
         return
-    resource_tracker.ensure_running()
     gc.collect()
-    gc.freeze()  # so that no collection writes to the memory that both share
+    gc.freeze()  # so that no collection writes to the memory that all share
+    sys.stdout.flush()  # or the tracker would say it once more
     spawn = util.spawnv_passfds
     util.spawnv_passfds = _fork  # type: ignore[assignment]
     try:
+        resource_tracker.ensure_running()
         forkserver.ensure_running()
     finally:
         util.spawnv_passfds = spawn

@@ -38,7 +38,7 @@ from prefect.states import Cancelled
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 from tidings.campaign import load_campaigns
-from tidings.code import of_this_process
+from tidings.code import TOLD, of_this_process
 from tidings.errors import LedgerUnavailable
 from tidings.ledger import Ledger
 from tidings.ledger.memory import Memory
@@ -62,8 +62,7 @@ GRACE_SECONDS = 5.0
 CANCEL_SECONDS = 2.0
 #: How soon a lost connection to PostgreSQL is made anew.
 RECONNECT_SECONDS = 2.0
-#: Begins the memos in which each worker tells of its code; they are written anew every hour, and kept for a day.
-TOLD = "worker:"
+#: How often each worker tells of its code, and for how long that is kept.
 TELL_SECONDS, TOLD_SECONDS = 3600.0, 86_400.0
 #: After how long a telling that failed is tried again.
 TELL_AGAIN_SECONDS = 15.0

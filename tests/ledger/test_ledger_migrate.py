@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from tidings.ledger import Ledger
-from tidings.ledger.migrate import differences, head, migrate, revision
+from tidings.ledger.migrate import differences, migrate
+from tidings.ledger.revisions import MIGRATIONS, head, known, revision
 from tidings.settings import asyncpg_url
 
 
@@ -28,6 +31,15 @@ async def empty(postgres: str) -> AsyncIterator[Ledger]:
 async def test_the_migrations__make_the_tables_of_the_code(session_ledger: Ledger) -> None:
     assert await differences(session_ledger.engine) == []
     assert await revision(session_ledger.engine) == head()
+
+
+def test_the_revisions_that_are_read_from_file_names__are_alembics_own() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+
+    assert list(known()) == [script.revision for script in scripts.walk_revisions()][::-1]
+    assert head() == scripts.get_current_head()
 
 
 async def test_several_processes_that_migrate_at_once__take_turns(empty: Ledger) -> None:

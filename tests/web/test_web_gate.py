@@ -16,7 +16,7 @@ from tidings.adapters.notion import Notion
 from tidings.adapters.resend import Resend
 from tidings.campaign import load_campaigns
 from tidings.errors import RetryLater
-from tidings.ledger.migrate import head, lacks
+from tidings.ledger.revisions import head, lacks
 from tidings.settings import ROOT
 from tidings.web import gate as gates
 from tidings.web.gate import Gate

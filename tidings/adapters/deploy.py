@@ -18,7 +18,6 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
-from prefect.workers.process import ProcessWorker
 
 from tidings.adapters.prefect import CANARY_DEPLOYMENT, MIRROR_DEPLOYMENT, RECONCILE_DEPLOYMENT, prefect_errors
 from tidings.campaign import Campaigns
@@ -114,6 +113,9 @@ async def _work_pool(client: PrefectClient, name: str) -> None:
     try:
         await client.read_work_pool(name)
     except ObjectNotFound:
+        # Here, as Prefect's worker costs the webhook server 5 MB, which needs this module to compare deployments.
+        from prefect.workers.process import ProcessWorker
+
         template = ProcessWorker.get_default_base_job_template()
         await client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
 

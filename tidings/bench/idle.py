@@ -11,8 +11,8 @@ from tidings.bench.figures import Figure
 from tidings.bench.site import Site
 
 SECTION = "idle"
-#: After everything has been quiet for this long, imports and first polls are over.
-SETTLE_SECONDS = 8.0
+#: After everything has been quiet for this long, imports, first polls and the first round of checks are over.
+SETTLE_SECONDS = 25.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 

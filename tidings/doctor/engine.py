@@ -11,13 +11,12 @@ from urllib.parse import urlsplit
 from tidings.adapters.deploy import live_workers, problems, signatures
 from tidings.adapters.prefect import lets_anyone_in
 from tidings.adapters.public import PublicSide
-from tidings.code import Code, of_this_process
+from tidings.code import TOLD, Code, of_this_process
 from tidings.doctor.check import Word, all_of, cure, ok, unknown, wrong
 from tidings.errors import LedgerUnavailable, ServiceError
 from tidings.ledger.memory import Memory
 from tidings.settings import LOOPBACK
 from tidings.wiring import App
-from tidings.worker import TOLD
 
 LOCK_IT = (
     "set PREFECT_SERVER_API_AUTH_STRING for its server and PREFECT_API_AUTH_STRING for Tidings, and let no proxy "

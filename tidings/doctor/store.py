@@ -10,7 +10,7 @@ from sqlalchemy import text
 from tidings.adapters.public import time_of
 from tidings.doctor.check import Word, all_of, ok, unknown, wrong
 from tidings.errors import LedgerUnavailable, ServiceError
-from tidings.ledger.migrate import head, revision
+from tidings.ledger.revisions import head, revision
 from tidings.ledger.store import unavailable_is_ours
 from tidings.wiring import App, utc_now
 

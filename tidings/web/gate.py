@@ -16,7 +16,7 @@ from tidings.campaign import Campaign, Webhook
 from tidings.doctor import providers
 from tidings.errors import LedgerUnavailable, TidingsError
 from tidings.ledger import inbox
-from tidings.ledger.migrate import lacks, revision
+from tidings.ledger.revisions import lacks, revision
 from tidings.ledger.store import unavailable_is_ours
 from tidings.notion_setup import check_templates
 from tidings.wiring import App, utc_now
