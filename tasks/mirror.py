@@ -9,7 +9,7 @@ from tasks.retrying import DELAYS, as_told, worth_retrying
 from tidings.errors import RetryLater
 from tidings.mirror import Mirror
 
-#: Rows of each kind that one run writes: about three minutes at Notion's three requests a second.
+#: Rows of each kind that one run writes: about four minutes at two requests a second, of Notion's three.
 ROWS_A_RUN = 150
 
 

@@ -82,7 +82,10 @@ class Settings(BaseSettings):
     )
     notion_api_url: str = setting("https://api.notion.com", description="Base address of Notion's API")
     notion_requests_per_second: float = setting(
-        3.0, gt=0, description="How often the Notion mirror asks Notion; its documented average is 3 a second"
+        2.0,
+        gt=0,
+        description="How often the Notion mirror asks Notion, whose documented average is 3 a second: it leaves the "
+        "rest to the copy of mails",
     )
 
     resend_api_key: SecretStr = setting(block="resend-api-key", description="Resend API key (re_…)")

@@ -69,7 +69,7 @@ class Notion:
         token: str,
         api_url: str,
         memory: Memory | None = None,
-        requests_per_second: float = 3.0,
+        requests_per_second: float = 2.0,
         timeout: float = 20.0,
     ) -> None:
         self._http = ServiceClient(SERVICE)
@@ -212,7 +212,7 @@ class Notion:
         await _call(self._client.pages.update, page_id=page_id, properties=dict(properties))
 
     async def pace(self) -> None:
-        """Wait until the next call fits Notion's average rate. Copy for a mail never waits for this."""
+        """Wait until the next call fits the mirror's part of Notion's rate. Copy for a mail never waits for this."""
         now = time.monotonic()
         wait = self._next - now
         self._next = max(now, self._next) + self._gap
