@@ -40,8 +40,8 @@ class Part:
 PARTS = {
     idle.SECTION: Part(idle.measure, idle.Size(30), idle.Size(6)),
     latency.SECTION: Part(latency.measure, latency.Size(30, 5), latency.Size(5, 1)),
+    wave.SECTION: Part(wave.measure, wave.Size(10_000, 20, 3000), wave.Size(3000, 2, 500)),
     acceptance.SECTION: Part(acceptance.measure, acceptance.Size(8, 3), acceptance.Size(3, 1)),
-    wave.SECTION: Part(wave.measure, wave.Size(10_000, 20, 3000), wave.Size(2000, 2, 500)),
     burst.SECTION: Part(burst.measure, burst.Size(60, 10_000 / 60), burst.Size(5, 10_000 / 60)),
     growth.SECTION: Part(
         growth.measure, growth.Size((10_000, 100_000, 1_000_000)), growth.Size((10_000, 50_000))

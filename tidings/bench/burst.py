@@ -22,6 +22,7 @@ class Size:
 
 async def measure(site: Site, size: Size) -> list[Figure]:
     """A minute's rush."""
+    await site.settled()
     await site.provider(resend_rate=5)
     runs, events = await site.runs(), await _events(site)
     site.say(f"burst: {size.rate:.0f} signups a second for {size.seconds:g} s")

@@ -61,6 +61,20 @@ class Site:
         answer = await self.http.put(f"{self.stack.addresses.sandbox}/control/settings", json=settings)
         answer.raise_for_status()
 
+    async def settled(self) -> None:
+        """Wait until what came before is worked off: it would take turns at the provider from what is measured next."""
+        await self.provider(resend_rate=0)
+
+        async def nothing_left() -> bool:
+            left = await self.value(
+                "SELECT (SELECT count(*) FROM event WHERE state IN ('accepted', 'dispatched')) + (SELECT count(*) "
+                "FROM message WHERE state IN ('scheduled', 'sending') AND due_at <= now())"
+            )
+            self.say(f"working off what came before: {left:,} left")
+            return not left
+
+        await until("what came before to be worked off", nothing_left, within=900, every=1.0)
+
     async def mail_to(self, email: str, within: float) -> datetime:
         """When the provider took the first mail to this address."""
         url = f"{self.stack.addresses.sandbox}/control/inbox"

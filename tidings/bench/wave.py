@@ -48,6 +48,7 @@ async def measure(site: Site, size: Size) -> list[Figure]:
 
 
 async def _wave(site: Site, count: int) -> tuple[float, int]:
+    await site.settled()
     await site.provider(resend_rate=RATE)
     before = await _refusals(site)
     due = datetime.now(UTC) + AHEAD + timedelta(milliseconds=count * 3)
