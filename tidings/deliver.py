@@ -236,6 +236,8 @@ class Delivery:
         """
         if not claim.messages:
             return await self._settle_all(claim, MessageState.SKIPPED, "")
+        if len(known := [m.provider_id for m in claim.messages if m.provider_id]) == len(claim.messages):
+            return await self._settle(claim, known)  # Resend's reports have said what its lost answer would
         if self.turns is not None:
             await self.turns.turn()  # before the lease is renewed, so that waiting does not eat it up
         done = Sent()

@@ -296,6 +296,21 @@ async def test_a_lost_answer__is_taken_over_under_the_same_key(world: World, cou
     assert {m.state for m in await world.messages()} == {"sent"}
 
 
+async def test_a_lost_answer_whose_mails_are_all_reported_on__is_settled_without_a_call(world: World) -> None:
+    await world.enrolled(2)
+    world.box.fault("work_then_reset", service="resend", path="/emails")
+    with pytest.raises(OutcomeUnknown):
+        await world.send()
+    await world.run_sql("UPDATE message SET provider_id = id::text")
+
+    done = total(await world.send())
+
+    assert done.sent == 2
+    assert {m.state for m in await world.messages()} == {"sent"}
+    assert sendings(world) == 1
+    assert await world.send() == []
+
+
 async def test_f13_a_process_that_dies_after_the_send__causes_no_second_mail(world: World) -> None:
     who = await world.enrolled(3)
 
