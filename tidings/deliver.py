@@ -172,6 +172,8 @@ class Delivery:
         self, connection: AsyncConnection, claim: Claim, messages: Sequence[ClaimedMessage]
     ) -> dict[UUID, str]:
         """Of these messages, those that may not be sent any more, each with the reason. A claim has one campaign's."""
+        if not messages:  # Resend may have reported on all of a claim by the time that it is taken over
+            return {}
         campaign = self.campaigns[messages[0].campaign]
         return await permission.stopped(connection, campaign, [m.id for m in messages], claim_id=claim.id)
 
@@ -236,8 +238,6 @@ class Delivery:
         """
         if not claim.messages:
             return await self._settle_all(claim, MessageState.SKIPPED, "")
-        if len(known := [m.provider_id for m in claim.messages if m.provider_id]) == len(claim.messages):
-            return await self._settle(claim, known)  # Resend's reports have said what its lost answer would
         if self.turns is not None:
             await self.turns.turn()  # before the lease is renewed, so that waiting does not eat it up
         done = Sent()
