@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker, util
 from typing import NoReturn
 
@@ -37,7 +38,8 @@ def start_fork_server(preload: Sequence[str]) -> None:
         return
     gc.collect()
     gc.freeze()  # so that no collection writes to the memory that all share
-    sys.stdout.flush()  # or the tracker would say it once more
+    with suppress(AttributeError, OSError, ValueError):  # there may be none, or nobody who listens
+        sys.stdout.flush()  # or the tracker would say it once more
     spawn = util.spawnv_passfds
     util.spawnv_passfds = _fork  # type: ignore[assignment]
     try:

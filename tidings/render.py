@@ -8,7 +8,8 @@ from __future__ import annotations
 import html as html_module
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
@@ -42,10 +43,17 @@ _TAG = re.compile(r"(\{\{.*?\}\}|\{%.*?%\})", re.DOTALL)
 _MARK = f"v{secrets.token_hex(8)}x"
 _MARKED = re.compile(rf"{_MARK}(\d+)x")
 #: Values that the look of the mail depends on.
-_STYLING = re.compile(rf"\b(?:class|id|style)\s*=\s*[\"']?[^\"'>]*{_MARK}", re.IGNORECASE)
-#: Values that the text part's layout depends on: in a table, with another cell to the right, whose place depends on
-#: their length, and where their line breaks count.
-_SHAPING = re.compile(rf"{_MARK}(?:(?!</tr|<table).)*<t[dh][\s>]|<pre[\s>]", re.DOTALL | re.IGNORECASE)
+_STYLING = re.compile(
+    rf"\b(?:class|id|style)\s*=\s*(?:\"[^\"]*{_MARK}|'[^']*{_MARK}|[^\s\"'>]*{_MARK})|<style(?:(?!</style).)*{_MARK}",
+    re.DOTALL | re.IGNORECASE,
+)
+#: Where the text part is laid out otherwise with longer values, or with breaks in them; and what a table is made of.
+_SHAPED = re.compile(
+    r"<pre[\s>]|white-space|align|colspan|rowspan|<table(?:(?!</table).)*<table", re.DOTALL | re.IGNORECASE
+)
+_TABLE, _ROW, _CELL = (re.compile(rf"<{tag}[\s>]", re.IGNORECASE) for tag in ("table", "tr", "t[dh]"))
+#: A footer for mails that are only tried.
+_NOBODY = (("sender", ""), ("postal_address", ""), ("unsubscribe_url", ""))
 #: The marked values of the mail that is being made.
 _marked: ContextVar[list[str]] = ContextVar("marked")
 
@@ -97,7 +105,8 @@ def render(template: Template, values: Mapping[str, Any], *, footer: Mapping[str
     if not subject or not body.strip():
         part = "subject" if not subject else "body"
         raise TemplateEmpty(f"Template {template.name!r} has an empty {part}. Fill it in in Notion, then replay.")
-    document, text = _laid_out(body, marked, subject, footer)
+    with _readable_css(template):
+        document, text = _laid_out(body, marked, subject, footer)
     size = len(document.encode())
     if size > MAX_HTML_BYTES:
         raise MailTooLarge(
@@ -111,7 +120,10 @@ def check(template: Template, values: Mapping[str, Any]) -> None:
     """Raises what `render` would raise for these values, at a fraction of its cost: no CSS is inlined."""
     context = known(values)
     subject = one_line(_fill(template, "subject", template.subject, _PLAIN, context))
-    body = _filled(*_body(template, context), _escaped)
+    marked, values_of_body = _body(template, context)
+    body = _filled(marked, values_of_body, _escaped)
+    with _readable_css(template):
+        _layout(marked, subject="", footer=_NOBODY)
     if not subject or not body.strip() or len(body.encode()) > MAX_HTML_BYTES // 4:
         # Only a long body can come near the limit once its CSS is inlined; then the real thing decides.
         render(
@@ -139,6 +151,15 @@ def variables_of(template: Template) -> set[str]:
     return found
 
 
+@contextmanager
+def _readable_css(template: Template) -> Iterator[None]:
+    """A style that cannot be read is the template's fault, and no other's."""
+    try:
+        yield
+    except css_inline.InlineError as error:
+        raise TemplateBroken(_broken(template.name, "body", f"its CSS cannot be read: {error}")) from error
+
+
 def _body(template: Template, context: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The body with marks where values stand, and the values."""
     values: list[str] = []
@@ -154,8 +175,8 @@ def _filled(marked: str, values: Sequence[str], shown: Callable[[str], str]) -> 
 
 
 def _escaped(value: str) -> str:
-    """Fit for HTML's text and for what stands in double quotes, which is how the inliner writes every attribute."""
-    return html_module.escape(value, quote=False).replace('"', "&quot;")
+    """As the engine does it: also fit for attributes in either kind of quotes."""
+    return str(_HTML.filters["escape"](value))
 
 
 def _in_words(value: str) -> str:
@@ -181,7 +202,17 @@ def _layout(body: str, subject: str, footer: tuple[tuple[str, str], ...]) -> tup
     document = _wrap(body, subject, dict(footer))
     inlined = _INLINER.inline(document)
     kept = sorted(_MARKED.findall(inlined)) == sorted(_MARKED.findall(document)) and not _STYLING.search(body)
-    return inlined if kept else None, None if _SHAPING.search(body) else _text(body, dict(footer))
+    return inlined if kept else None, None if _shapes(body) else _text(body, dict(footer))
+
+
+def _shapes(body: str) -> bool:
+    """Whether the text part's layout depends on values: all but those in the last cells of plain tables may move a
+    cell that stands to the right of them."""
+    if _SHAPED.search(body):
+        return True
+    rows = [_CELL.split(row)[1:] for table in _TABLE.split(body)[1:] for row in _ROW.split(table)[1:]]
+    widest = max(map(len, rows), default=0)
+    return any(_MARK in cell for row in rows for place, cell in enumerate(row, start=1) if place < widest)
 
 
 def _fill(

@@ -17,7 +17,7 @@ from tidings.settings import ROOT
 
 SCRIPT = """
 import multiprocessing, os, signal, sys, time
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 sys.path.insert(0, {root!r})
 from tidings.forking import start_fork_server
 
@@ -39,8 +39,9 @@ if __name__ == "__main__":
     ours, theirs = context.Pipe()
     codes = [run(nothing), run(fail), run(whose, theirs)]
     parent, imported = ours.recv()
-    same = open(f"/proc/{{server}}/cmdline").read() == open("/proc/self/cmdline").read()
-    print(server, codes, parent == server, imported, same, flush=True)
+    tracker = resource_tracker._resource_tracker._pid
+    said = [open(f"/proc/{{pid}}/cmdline").read() for pid in (server, tracker, os.getpid())]
+    print(server, tracker, codes, parent == server, imported, len(set(said)) == 1, flush=True)
     if "killed" in sys.argv:
         os.kill(server, signal.SIGKILL)
         time.sleep(0.3)
@@ -80,15 +81,18 @@ def script(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_the_fork_server__shares_the_imports_and_ends_with_its_worker(script: str, how: signal.Signals) -> None:
+def test_the_fork_server_and_the_tracker__share_the_imports_and_end_with_their_worker(
+    script: str, how: signal.Signals
+) -> None:
     with started(script) as worker:
         assert worker.stdout
-        server, _, rest = worker.stdout.readline().partition(" ")
+        server, tracker, rest = worker.stdout.readline().split(" ", 2)
 
         assert rest.strip() == "[0, 7, 0] True True True"
         worker.send_signal(how)
         worker.wait(5)
         assert gone(int(server))
+        assert gone(int(tracker))
 
 
 def test_a_fork_server_that_was_killed__is_started_anew(script: str) -> None:
