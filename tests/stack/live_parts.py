@@ -345,6 +345,23 @@ class Live:
         answer = await self.http.get(f"{web or self.web}/health/ready")
         return answer.status_code, {k: v for k, v in answer.json()["checks"].items() if v != "ok"}
 
+    async def not_ready(self, check: str) -> str:
+        """What is wrong by this check. A server's last word on it is good for some seconds, so it is waited for."""
+
+        async def noticed() -> str | None:
+            status, problems = await self.ready()
+            return problems.get(check) if status == 503 else None
+
+        return await until("readiness to notice", noticed, within=15)
+
+    async def well_again(self, check: str) -> None:
+        """Wait until nothing is wrong by this check any more."""
+
+        async def well() -> bool:
+            return check not in (await self.ready())[1]
+
+        await until("readiness to be content", well, within=15)
+
     async def ready_afresh(self) -> tuple[int, dict[str, str]]:
         """What a server that has just started says: nothing of it is remembered from before."""
         async with self.web_server() as url:

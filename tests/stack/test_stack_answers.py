@@ -6,7 +6,7 @@ import time
 
 import pytest
 from evidence import in_time
-from live_parts import Json, Live, address, until
+from live_parts import Json, Live, address
 from live_sequences import WEBHOOKS, Expected, Posted, onboarding, signup
 
 pytestmark = pytest.mark.stack
@@ -106,12 +106,7 @@ async def test_prefect_away__is_answered_at_once_and_made_up_for(live: Live) -> 
     assert again.status_code == 202
     assert again.json() == {**answer.json(), "duplicate": True}
     assert took < in_time(3)
-
-    async def noticed() -> bool:
-        status, problems = await live.ready()
-        return status == 503 and "prefect" in problems
-
-    await until("readiness to notice", noticed, within=15)  # it may have looked a moment before the kill
+    assert await live.not_ready("prefect")
 
     await live.stack.restart("prefect")
     back = time.monotonic()

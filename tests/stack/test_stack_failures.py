@@ -43,12 +43,7 @@ async def test_f4_a_deployment_that_is_gone__is_noticed_and_made_again(live: Liv
     await live.prefect.delete(f"/deployments/{deployment['id']}")
     evidence.broken()
     try:
-
-        async def noticed() -> str | None:
-            status, problems = await live.ready()
-            return problems.get("deployments") if status == 503 else None
-
-        evidence.read(await until("readiness to notice", noticed, within=15))
+        evidence.read(await live.not_ready("deployments"))
         answer = await live.post("calendly-noshow", noshow(email))
         assert answer.status_code == 202
         assert answer.json()["flow_run_id"] is None
@@ -59,11 +54,7 @@ async def test_f4_a_deployment_that_is_gone__is_noticed_and_made_again(live: Liv
     assert f"deployed {name}" in said
     mails = await live.mails(email, 3)
     assert len(mails) == 3
-
-    async def well() -> bool:
-        return "deployments" not in (await live.ready())[1]
-
-    await until("readiness to be content", well, within=15)
+    await live.well_again("deployments")
 
 
 async def test_f5_a_send_whose_answer_was_lost__is_neither_lost_nor_doubled(live: Live) -> None:
@@ -98,19 +89,10 @@ async def test_f8_other_parameters_than_the_code__are_noticed(live: Live, eviden
     changed = {**schema, "properties": {**schema["properties"], "priority": {"type": "string", "title": "priority"}}}
     await live.prefect.patch(f"/deployments/{deployment['id']}", {"parameter_openapi_schema": changed})
     evidence.broken()
-
-    async def noticed() -> str | None:
-        status, problems = await live.ready()
-        return problems.get("deployments") if status == 503 else None
-
-    evidence.read(await until("readiness to notice", noticed, within=15))
+    evidence.read(await live.not_ready("deployments"))
 
     await live.cli("deploy")
-
-    async def well() -> bool:
-        return "deployments" not in (await live.ready())[1]
-
-    await until("readiness to be content", well, within=15)
+    await live.well_again("deployments")
 
 
 @pytest.mark.parametrize("name", [*(w.deployment for w in WEBHOOKS), "christmas-send-email"])
