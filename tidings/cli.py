@@ -74,7 +74,7 @@ def migrate() -> None:
         try:
             with unavailable_is_ours():
                 await run(ledger.engine)
-                return await revision(ledger.engine)
+            return await revision(ledger)
         finally:
             await ledger.close()
 

@@ -16,8 +16,6 @@ from tidings.settings import ROOT
 FOLDERS = ("tidings", "flows", "tasks", "campaigns")
 #: Packages whose versions decide whether a run works.
 PACKAGES = ("prefect", "fastapi", "pydantic", "sqlalchemy", "asyncpg", "httpx", "jinja2", "notion-client", "resend")
-
-
 #: Begins the names of the memos in which each worker tells of its code.
 TOLD = "worker:"
 

@@ -30,7 +30,7 @@ async def empty(postgres: str) -> AsyncIterator[Ledger]:
 
 async def test_the_migrations__make_the_tables_of_the_code(session_ledger: Ledger) -> None:
     assert await differences(session_ledger.engine) == []
-    assert await revision(session_ledger.engine) == head()
+    assert await revision(session_ledger) == head()
 
 
 def test_the_revisions_that_are_read_from_file_names__are_alembics_own() -> None:
@@ -43,9 +43,9 @@ def test_the_revisions_that_are_read_from_file_names__are_alembics_own() -> None
 
 
 async def test_several_processes_that_migrate_at_once__take_turns(empty: Ledger) -> None:
-    assert await revision(empty.engine) is None
+    assert await revision(empty) is None
 
     await asyncio.gather(*[migrate(empty.engine) for _ in range(3)])
     await migrate(empty.engine)
 
-    assert await revision(empty.engine) == head()
+    assert await revision(empty) == head()

@@ -11,7 +11,6 @@ from tidings.adapters.public import time_of
 from tidings.doctor.check import Word, all_of, ok, unknown, wrong
 from tidings.errors import LedgerUnavailable, ServiceError
 from tidings.ledger.revisions import head, revision
-from tidings.ledger.store import unavailable_is_ours
 from tidings.wiring import App, utc_now
 
 #: Signatures are refused when clocks differ by 300 s (Standard Webhooks, Stripe) or 180 s (Calendly): told long before.
@@ -21,8 +20,7 @@ SKEW_SECONDS = 60.0
 async def ledger(parts: App, now: datetime) -> Word:
     """PostgreSQL answers, and has this code's tables."""
     try:
-        with unavailable_is_ours():
-            at = await revision(parts.ledger.engine)
+        at = await revision(parts.ledger)
     except LedgerUnavailable as error:
         return wrong(f"{error} Look at PostgreSQL, its disk and DATABASE_URL")
     if at == head():

@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tidings.ledger.store import Ledger
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -28,9 +29,9 @@ def lacks(at: str | None) -> bool:
     return at is None or at in known()[:-1]
 
 
-async def revision(engine: AsyncEngine) -> str | None:
-    """The revision that the database is at; None when it was never migrated."""
-    async with engine.connect() as connection:
+async def revision(ledger: Ledger) -> str | None:
+    """The revision that the database is at; None when it was never migrated. Raises LedgerUnavailable."""
+    async with ledger.reading() as connection:
         if await connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
             return None
         at: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))

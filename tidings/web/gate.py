@@ -17,7 +17,6 @@ from tidings.doctor import providers
 from tidings.errors import LedgerUnavailable, TidingsError
 from tidings.ledger import inbox
 from tidings.ledger.revisions import lacks, revision
-from tidings.ledger.store import unavailable_is_ours
 from tidings.notion_setup import check_templates
 from tidings.wiring import App, utc_now
 
@@ -83,8 +82,7 @@ class Gate:
             log.warning("gate.unproven", extra={"error": str(error)})
 
     async def _unmigrated(self) -> str | None:
-        with unavailable_is_ours():
-            at = await revision(self._parts.ledger.engine)
+        at = await revision(self._parts.ledger)
         return f"the ledger is at revision {at}, older than this code; run: tidings migrate" if lacks(at) else None
 
     def _shut(self, why: str | None) -> None:
