@@ -107,9 +107,7 @@ def test_a_traceback__is_redacted_too() -> None:
         assert SECRET not in shown
 
 
-def test_uvicorns_access_line__keeps_its_five_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Our server, when another test has started it, has no use for this logger.
-    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "disabled", False)
+def test_uvicorns_access_line__keeps_its_five_parts() -> None:
     made = record(
         logging.getLogger("uvicorn.access"),
         '%s - "%s %s HTTP/%s" %d',

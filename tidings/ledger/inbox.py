@@ -18,37 +18,42 @@ from tidings.ledger import facts, limits
 from tidings.ledger.tables import contact, dispatch, event
 from tidings.model import TAKEN_IN, Arrival, ContactFacts, Event, EventState, Over, Receipt
 
-# One statement for many webhooks, so that a group costs one round trip and one commit. Contacts are locked in
-# the order of their addresses, so that two groups that share contacts cannot wait for each other.
-_UPSERT_CONTACTS = text("""
-INSERT INTO contact AS c (id, email, first_name, business_name, consent, consent_at, attributes, created_at, updated_at)
-SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:emails AS text[]), CAST(:first_names AS text[]),
-                     CAST(:business_names AS text[]), CAST(:consents AS boolean[]),
-                     CAST(:consent_times AS timestamptz[]), CAST(:attributes AS jsonb[]),
-                     CAST(:times AS timestamptz[]), CAST(:times AS timestamptz[]))
-ON CONFLICT (email) DO UPDATE SET
-    first_name = coalesce(excluded.first_name, c.first_name),
-    business_name = coalesce(excluded.business_name, c.business_name),
-    consent = CASE WHEN excluded.consent_at < c.consent_at THEN c.consent
-                   ELSE coalesce(excluded.consent, c.consent) END,
-    consent_at = greatest(excluded.consent_at, c.consent_at),
-    attributes = c.attributes || excluded.attributes,
-    updated_at = greatest(excluded.updated_at, c.updated_at + interval '1 microsecond')
-RETURNING id, email, (xmax = 0) AS created
-""")
-
-_INSERT_EVENTS = text("""
+# One statement for many webhooks and their contacts, so that a group costs one round trip. Contacts are locked in the
+# order of their addresses and events in that of their keys, so that two groups that share some cannot wait in a circle.
+_STORE = text("""
+WITH people AS (
+    INSERT INTO contact AS c (id, email, first_name, business_name, consent, consent_at, attributes, created_at,
+                              updated_at)
+    SELECT * FROM unnest(CAST(:person_ids AS uuid[]), CAST(:person_emails AS text[]), CAST(:first_names AS text[]),
+                         CAST(:business_names AS text[]), CAST(:consents AS boolean[]),
+                         CAST(:consent_times AS timestamptz[]), CAST(:attributes AS jsonb[]),
+                         CAST(:times AS timestamptz[]), CAST(:times AS timestamptz[]))
+    ON CONFLICT (email) DO UPDATE SET
+        first_name = coalesce(excluded.first_name, c.first_name),
+        business_name = coalesce(excluded.business_name, c.business_name),
+        consent = CASE WHEN excluded.consent_at < c.consent_at THEN c.consent
+                       ELSE coalesce(excluded.consent, c.consent) END,
+        consent_at = greatest(excluded.consent_at, c.consent_at),
+        attributes = c.attributes || excluded.attributes,
+        updated_at = greatest(excluded.updated_at, c.updated_at + interval '1 microsecond')
+    RETURNING id, email, (xmax = 0) AS created
+)
 INSERT INTO event (id, source, key, campaign, deployment, body, contact_id, contact_created, received_at,
                    testing_minute, state, reason, dispatch_id, flow_run_id, dispatched_at, origin, signed_id)
-SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:sources AS text[]), CAST(:keys AS text[]),
-                     CAST(:campaigns AS text[]), CAST(:deployments AS text[]), CAST(:bodys AS text[]),
-                     CAST(:contact_ids AS uuid[]), CAST(:contact_createds AS boolean[]),
-                     CAST(:received_ats AS timestamptz[]), CAST(:testing_minutes AS float8[]),
-                     CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:dispatch_ids AS uuid[]),
-                     CAST(:flow_run_ids AS uuid[]), CAST(:dispatched_ats AS timestamptz[]),
-                     CAST(:origins AS text[]), CAST(:signed_ids AS text[]))
+SELECT a.id, a.source, a.key, a.campaign, a.deployment, a.body, p.id, coalesce(p.created AND a.first, false),
+       a.received_at, a.testing_minute, a.state, a.reason, a.dispatch_id, a.flow_run_id, a.dispatched_at, a.origin,
+       a.signed_id
+FROM unnest(CAST(:ids AS uuid[]), CAST(:sources AS text[]), CAST(:keys AS text[]), CAST(:campaigns AS text[]),
+            CAST(:deployments AS text[]), CAST(:bodys AS text[]), CAST(:emails AS text[]), CAST(:firsts AS boolean[]),
+            CAST(:received_ats AS timestamptz[]), CAST(:testing_minutes AS float8[]), CAST(:states AS text[]),
+            CAST(:reasons AS text[]), CAST(:dispatch_ids AS uuid[]), CAST(:flow_run_ids AS uuid[]),
+            CAST(:dispatched_ats AS timestamptz[]), CAST(:origins AS text[]), CAST(:signed_ids AS text[]))
+     AS a (id, source, key, campaign, deployment, body, email, first, received_at, testing_minute, state, reason,
+           dispatch_id, flow_run_id, dispatched_at, origin, signed_id)
+LEFT JOIN people p ON p.email = a.email
+ORDER BY a.source, a.key
 ON CONFLICT (source, key) DO NOTHING
-RETURNING id
+RETURNING id, contact_id, contact_created
 """)
 
 _KNOWN = text("""
@@ -118,15 +123,14 @@ async def accept(
     known |= {(a.source, a.key): _refused(a, over=o) for a, o in zip(fresh, over, strict=True) if o}
     fresh = [a for a, o in zip(fresh, over, strict=True) if o is None]
     if fresh:
-        contacts = await _upsert_contacts(connection, fresh)
-        stored = await _insert_events(connection, fresh, contacts, gathered)
-        told = [(a, contacts[a.contact.email][0]) for a in fresh if a.facts and a.contact and a.id in stored]
+        stored, contacts = await _store(connection, fresh, gathered)
+        told = [(a, contacts[a.id]) for a in fresh if a.facts and a.contact and a.id in stored]
         if told:
             await facts.record(connection, told)
         if len(stored) < len(fresh):  # another process stored one of them between our look and our insert
             known |= await _known(connection, arrivals)
     else:
-        contacts, stored = {}, {}
+        stored = {}
     return [stored[a.id] if a.id in stored else _repeat(a, fresh, stored, known) for a in arrivals]
 
 
@@ -221,7 +225,30 @@ def _is_new(arrival: Arrival, last: Any) -> bool:
     return consent is not None and consent != last.consent and arrival.received_at > last.consent_at
 
 
-async def _upsert_contacts(connection: AsyncConnection, fresh: list[Arrival]) -> dict[str, tuple[UUID, bool]]:
+async def _store(
+    connection: AsyncConnection, fresh: list[Arrival], gathered: Mapping[str, Gathered]
+) -> tuple[dict[UUID, Receipt], dict[UUID, UUID]]:
+    """Of these, the receipts of those that are new by the ledger's word, and the contacts that they are about."""
+    rows = _rows(fresh, gathered)
+    columns = {f"{name}s": [row[name] for row in rows] for name in rows[0]}
+    stored = {row.id: row for row in await connection.execute(_STORE, {**_people(fresh), **columns})}
+    receipts = {
+        row["id"]: Receipt(
+            event_id=row["id"],
+            contact_created=stored[row["id"]].contact_created,
+            duplicate=False,
+            ignored_because=row["reason"],
+            flow_run_id=row["flow_run_id"],
+            dispatch_id=row["dispatch_id"],
+        )
+        for row in rows
+        if row["id"] in stored
+    }
+    return receipts, {event_id: row.contact_id for event_id, row in stored.items()}
+
+
+def _people(fresh: list[Arrival]) -> dict[str, list[Any]]:
+    """Whom these are about, each once, as columns."""
     known: dict[str, Any] = {}
     for arrival in fresh:
         if arrival.contact:
@@ -229,23 +256,17 @@ async def _upsert_contacts(connection: AsyncConnection, fresh: list[Arrival]) ->
             if arrival.contact.consent is not None:
                 said_at = arrival.received_at
             known[arrival.contact.email] = (_merged(before, arrival.contact), arrival.received_at, said_at)
-    if not known:
-        return {}
     ordered = [known[email] for email in sorted(known)]
-    rows = await connection.execute(
-        _UPSERT_CONTACTS,
-        {
-            "ids": [uuid4() for _ in ordered],
-            "emails": [c.email for c, _, _ in ordered],
-            "first_names": [c.first_name for c, _, _ in ordered],
-            "business_names": [c.business_name for c, _, _ in ordered],
-            "consents": [c.consent for c, _, _ in ordered],
-            "consent_times": [said_at for _, _, said_at in ordered],
-            "attributes": [json.dumps(dict(c.attributes)) for c, _, _ in ordered],
-            "times": [at for _, at, _ in ordered],
-        },
-    )
-    return {row.email: (row.id, row.created) for row in rows}
+    return {
+        "person_ids": [uuid4() for _ in ordered],
+        "person_emails": [c.email for c, _, _ in ordered],
+        "first_names": [c.first_name for c, _, _ in ordered],
+        "business_names": [c.business_name for c, _, _ in ordered],
+        "consents": [c.consent for c, _, _ in ordered],
+        "consent_times": [said_at for _, _, said_at in ordered],
+        "attributes": [json.dumps(dict(c.attributes)) for c, _, _ in ordered],
+        "times": [at for _, at, _ in ordered],
+    }
 
 
 def _merged(before: ContactFacts | None, later: ContactFacts) -> ContactFacts:
@@ -261,52 +282,27 @@ def _merged(before: ContactFacts | None, later: ContactFacts) -> ContactFacts:
     )
 
 
-async def _insert_events(
-    connection: AsyncConnection,
-    fresh: list[Arrival],
-    contacts: dict[str, tuple[UUID, bool]],
-    gathered: Mapping[str, Gathered],
-) -> dict[UUID, Receipt]:
-    receipts = _receipts(fresh, contacts, gathered)
-    # Always in the same order, so that two groups with the same events cannot wait for each other.
-    rows = [_row(a, receipts[a.id], contacts, gathered) for a in sorted(fresh, key=lambda a: (a.source, a.key))]
-    columns = {f"{name}s": [row[name] for row in rows] for name in rows[0]}
-    inserted = {row.id for row in await connection.execute(_INSERT_EVENTS, columns)}
-    return {event_id: receipt for event_id, receipt in receipts.items() if event_id in inserted}
-
-
-def _receipts(
-    fresh: list[Arrival], contacts: dict[str, tuple[UUID, bool]], gathered: Mapping[str, Gathered]
-) -> dict[UUID, Receipt]:
-    """What each sender is told. Of several events that made a contact in one group, the first is told so."""
+def _rows(fresh: list[Arrival], gathered: Mapping[str, Gathered]) -> list[dict[str, Any]]:
+    """These as rows. Of several events that make a contact in one group, the first is told so."""
     own: dict[str, UUID] = {}
     told: set[str] = set()
-    receipts = {}
+    rows = []
     for arrival in fresh:
-        email = arrival.contact.email if arrival.contact else ""
-        created = bool(email) and contacts[email][1] and email not in told
-        told.add(email)
+        email = arrival.contact.email if arrival.contact else None
         joined = gathered.get(arrival.deployment)
         dispatch_id = joined.dispatch_id if joined else own.setdefault(arrival.deployment, uuid4())
-        starts = arrival.ignored_because is None
-        receipts[arrival.id] = Receipt(
-            event_id=arrival.id,
-            contact_created=created,
-            duplicate=False,
-            ignored_because=arrival.ignored_because,
-            flow_run_id=joined.flow_run_id if joined and starts else None,
-            dispatch_id=dispatch_id if starts else None,
-        )
-    return receipts
+        rows.append(_row(arrival, email, email not in told, dispatch_id, joined))
+        if email:
+            told.add(email)
+    return rows
 
 
 def _row(
-    arrival: Arrival, receipt: Receipt, contacts: dict[str, tuple[UUID, bool]], gathered: Mapping[str, Gathered]
+    arrival: Arrival, email: str | None, first: bool, dispatch_id: UUID | None, joined: Gathered | None
 ) -> dict[str, Any]:
-    if arrival.ignored_because:
-        state = EventState.IGNORED
-    else:
-        state = EventState.DISPATCHED if receipt.flow_run_id else EventState.ACCEPTED
+    starts = arrival.ignored_because is None
+    run_id = joined.flow_run_id if joined and starts else None
+    begun = EventState.DISPATCHED if run_id else EventState.ACCEPTED
     return {
         "id": arrival.id,
         "source": arrival.source,
@@ -314,15 +310,15 @@ def _row(
         "campaign": arrival.campaign,
         "deployment": arrival.deployment,
         "body": arrival.body,
-        "contact_id": contacts[arrival.contact.email][0] if arrival.contact else None,
-        "contact_created": receipt.contact_created,
+        "email": email,
+        "first": first,
         "received_at": arrival.received_at,
         "testing_minute": arrival.testing_minute,
-        "state": state.value,
+        "state": (begun if starts else EventState.IGNORED).value,
         "reason": arrival.ignored_because,
-        "dispatch_id": receipt.dispatch_id,
-        "flow_run_id": receipt.flow_run_id,
-        "dispatched_at": gathered[arrival.deployment].starts_at if receipt.flow_run_id else None,
+        "dispatch_id": dispatch_id if starts else None,
+        "flow_run_id": run_id,
+        "dispatched_at": joined.starts_at if joined and run_id else None,
         "origin": arrival.origin,
         "signed_id": arrival.signed_id,
     }

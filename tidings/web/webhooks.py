@@ -12,8 +12,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import HTTPException
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import to_json
 
 from tidings.accept import Intake, answer, arrivals
 from tidings.campaign import Campaign, Campaigns, Payload, Webhook, explain
@@ -23,12 +24,15 @@ from tidings.model import Arrival, Receipt, Scheme
 from tidings.web.direct import Endpoint
 from tidings.web.form import NO_VISIT, Form
 from tidings.web.gate import RETRY_AFTER, Gate
+from tidings.web.lines import Together
 from tidings.web.status import status_url
 from tidings.web.values import Problem
 from tidings.web.verify import Delivery, Verified
 from tidings.wiring import App, utc_now
 
 log = logging.getLogger("tidings.web")
+#: The line of each that is taken in.
+ACCEPTED = "webhook.accepted"
 
 #: Headers in which senders put an id of their own, the same in every repeat of an event: by how the sender is known.
 ID_HEADERS: Mapping[Scheme | None, tuple[str, ...]] = {
@@ -75,8 +79,8 @@ def sources(campaigns: Campaigns) -> dict[str, str]:
 def _directly(campaign: Campaign, webhook: Webhook) -> Endpoint:
     verified, receive = Verified(webhook, internal=campaign.internal), _endpoint(campaign, webhook)
 
-    async def verify_and_receive(request: Request) -> JSONResponse:
-        answered: JSONResponse = await receive(request, await verified(request))
+    async def verify_and_receive(request: Request) -> Response:
+        answered: Response = await receive(request, await verified(request))
         return answered
 
     return verify_and_receive
@@ -142,7 +146,7 @@ def _inline(schema: dict[str, Any]) -> dict[str, Any]:
 def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
     verified = Depends(Verified(webhook))
 
-    async def receive(request: Request, delivery: Delivery = verified) -> JSONResponse:
+    async def receive(request: Request, delivery: Delivery = verified) -> Response:
         parts: App = request.app.state.parts
         intake: Intake = request.app.state.intake
         gate: Gate = request.app.state.gate
@@ -184,16 +188,17 @@ def _endpoint(campaign: Campaign, webhook: Webhook) -> Any:
         run_id = await _handed_on(intake, events[0], receipt)
         for event, other in zip(events[1:], others, strict=True):
             await _handed_on(intake, event, other)  # the answer tells of the first
-        log.info(
-            "webhook.accepted",
-            extra={"source": webhook.path, "campaign": campaign.name, "event_id": str(receipt.event_id),
-                   "run_id": str(run_id) if run_id else None, "duplicate": receipt.duplicate},
+        told: Together = request.app.state.accepted
+        told.add(
+            {"source": webhook.path, "campaign": campaign.name, "event_id": receipt.event_id, "run_id": run_id,
+             "duplicate": receipt.duplicate}
         )  # fmt: skip
         if receipt.duplicate or receipt.ignored_because:
             request.scope["result"] = "duplicate" if receipt.duplicate else "ignored"
         done = run_id is not None or receipt.ignored_because is not None
         where = status_url(parts.settings.public_url, receipt.event_id)
-        return JSONResponse(answer(webhook, receipt, run_id, where), status_code=200 if done else 202)
+        said = to_json(answer(webhook, receipt, run_id, where))
+        return Response(said, 200 if done else 202, media_type="application/json")
 
     return receive
 
