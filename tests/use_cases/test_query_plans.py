@@ -155,6 +155,20 @@ async def test_what_people_ask_for__reads_no_large_table_through(large: World) -
     assert await scans(large.ledger, asked) == {}
 
 
+async def test_what_has_no_run_yet__is_found_without_looking_at_what_has_one(large: World) -> None:
+    with recorded(large.ledger) as asked:
+        async with large.ledger.reading() as connection:
+            assert await mails.unplanned_slots(connection, event_ids=None, due_after=now() - timedelta(days=1)) == []
+    [(statement, values)] = asked.items()
+
+    async with large.ledger.reading() as connection:
+        plan = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE) {statement}", tuple(values))
+        said = "\n".join(plan.scalars())
+
+    assert "ix_message_unplanned" in said
+    assert "Rows Removed by Filter" not in said  # thousands wait, each with its run
+
+
 async def test_a_missing_index__would_be_seen(large: World) -> None:
     """The check itself: without the index of what is due, a claim reads all messages."""
     with recorded(large.ledger) as asked:

@@ -62,12 +62,14 @@ def bench(
         raise typer.BadParameter(f"{', '.join(unknown)} is none of {', '.join(PARTS)}", param_hint="--only")
     where = show.machine(datetime.now(UTC))
     folder = Path(tempfile.mkdtemp(prefix="tidings-bench-"))
+    figures: list[Figure] = []
     try:
         load.require_wrk()
-        figures: list[Figure] = []
         code = entrance.run(_measure(figures, folder, only or list(PARTS), quick, workers))
-    except TidingsError as error:
-        console.print(f"[red]{error}[/]\nLogs are in {folder}")
+    except (TidingsError, httpx.HTTPError) as error:
+        if figures:
+            show.table(console, figures, where)  # what was measured by then was long to come by
+        console.print(f"[red]{type(error).__name__}: {error}[/]\nNot all was measured. Logs are in {folder}")
         raise typer.Exit(1) from error
     shutil.rmtree(folder)
     if code:
@@ -94,8 +96,10 @@ async def _measure(figures: list[Figure], folder: Path, names: list[str], quick:
         # One machine posts as many forms as a thousand visitors: they are counted, and not stopped.
         env={"FORM_LIMIT_PER_CLIENT": "100000000"},
     )
+    # uvicorn closes a connection that has been idle for 5 s: one that is nearly as old may be gone when it is used.
+    limits = httpx.Limits(max_connections=100, keepalive_expiry=2)
     async with (
-        httpx.AsyncClient(timeout=30, trust_env=False, limits=httpx.Limits(max_connections=100)) as http,
+        httpx.AsyncClient(timeout=30, trust_env=False, limits=limits) as http,
         Stack(config) as stack,
     ):
         site = Site(stack, folder, http, say)

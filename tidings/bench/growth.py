@@ -44,10 +44,10 @@ enrolments AS (
                            updated_at, mirrored_at)
     SELECT gen_random_uuid(), contact_id, id, 'christmas', 'nurture', key, '{}', $3, $3, $3, $3 FROM events
     RETURNING id)
-INSERT INTO message (id, enrolment_id, campaign, sequence, position, template, due_at, slot_at, state, provider_id,
-                     sent_at, created_at, updated_at, mirrored_at)
+INSERT INTO message (id, enrolment_id, campaign, sequence, position, template, due_at, slot_at, state, flow_run_id,
+                     provider_id, sent_at, created_at, updated_at, mirrored_at)
 SELECT gen_random_uuid(), e.id, 'christmas', 'nurture', p, 'christmas_email_' || p, $3, $3, 'delivered',
-       gen_random_uuid()::text, $3, $3, $3, $3
+       gen_random_uuid(), gen_random_uuid()::text, $3, $3, $3, $3
 FROM enrolments e CROSS JOIN generate_series(1, $4::int) AS p
 """
 # What goes with them: what each was handed over with, what Resend reported, and what else is known of the contacts.

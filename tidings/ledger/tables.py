@@ -209,6 +209,12 @@ message = Table(
     UniqueConstraint("enrolment_id", "position"),
     Index("ix_message_due", "campaign", "template", "slot_at", postgresql_where=text("state = 'scheduled'")),
     Index("ix_message_late", "slot_at", postgresql_where=text("state = 'scheduled'")),
+    Index(
+        "ix_message_unplanned",
+        "slot_at",
+        "template",
+        postgresql_where=text("state = 'scheduled' AND flow_run_id IS NULL"),
+    ),
     Index("ix_message_flow_run_id", "flow_run_id", postgresql_where=text("state = 'scheduled'")),
     Index("ix_message_claim_id", "claim_id", postgresql_where=text("claim_id IS NOT NULL")),
     Index("ix_message_provider_id", "provider_id", unique=True, postgresql_where=text("provider_id IS NOT NULL")),
