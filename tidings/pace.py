@@ -12,8 +12,9 @@ from tidings.ledger.memory import Memory
 log = logging.getLogger("tidings.pace")
 
 MEMO = "resend-requests-per-second"
-#: Part of the allowed rate that is used, as Resend counts in whole seconds of its own clock.
-SHARE = 0.95
+#: Part of the allowed rate that is used. Resend counts when a request arrives, and those of a busy machine arrive up to a
+#: tenth of a second later than others; one that is refused costs all workers a second.
+SHARE = 0.9
 
 
 class Window(TypedDict):

@@ -14,8 +14,8 @@ from tidings.bench.site import Site
 SECTION = "acceptance"
 #: Enough that there is always somebody to serve while a group is being committed.
 CONNECTIONS = 128
-#: Connections at half load.
-PATIENT = 64
+#: Connections at half load, and seconds of it before it is measured.
+PATIENT, LEAD_IN = 64, 2.0
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,19 @@ class Size:
 
 
 async def measure(site: Site, size: Size) -> list[Figure]:
-    """Tidings, a bare endpoint and Procrastinate in turns, so that a slow minute of the machine hits all three."""
-    async with site.without_worker(), _three(site) as urls:
+    """Tidings, a bare endpoint and Procrastinate in turns, so that a slow minute of the machine hits all three.
+
+    The last of all measurements: nothing works off what is taken in here, so the worker is stopped for good.
+    """
+    await site.stack.stop_one("worker")
+    async with _three(site) as urls:
         loads: dict[str, list[Load]] = {name: [] for name in urls}
         for round_ in range(size.rounds):
             for name, url in urls.items():
                 site.say(f"acceptance, round {round_ + 1} of {size.rounds}: {name}")
                 loads[name].append(await signups(url, seconds=size.seconds, connections=CONNECTIONS))
         rates = {name: statistics.median(load.rate for load in seen) for name, seen in loads.items()}
-        site.say("acceptance: half load")
-        half = await signups(urls["Tidings"], seconds=size.seconds, connections=PATIENT, rate=rates["Tidings"] / 2)
-        bare = await signups(urls["bare"], seconds=size.seconds, connections=PATIENT, rate=rates["Tidings"] / 2)
+        half, bare = [await _half(site, urls, name, size.seconds, rates["Tidings"] / 2) for name in ("Tidings", "bare")]
     wrong = sum(load.refused + load.lost for load in [*loads["Tidings"], half])
     return [
         Figure(section=SECTION, name="webhooks durably answered a second", value=rates["Tidings"], unit="/s",
@@ -48,6 +50,13 @@ async def measure(site: Site, size: Size) -> list[Figure]:
                baseline_name="bare endpoint", baseline=bare.p99_ms, aim_value=50),
         Figure(section=SECTION, name="errors among them", value=wrong, unit="", better="less", aim_value=0),
     ]  # fmt: skip
+
+
+async def _half(site: Site, urls: dict[str, str], name: str, seconds: float, rate: float) -> Load:
+    """At a steady rate. What comes at its very beginning (connections, the first gathering) is the burst's to show."""
+    site.say(f"acceptance, half load: {name}")
+    await signups(urls[name], seconds=LEAD_IN, connections=PATIENT, rate=rate)
+    return await signups(urls[name], seconds=seconds, connections=PATIENT, rate=rate)
 
 
 @asynccontextmanager

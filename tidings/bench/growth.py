@@ -98,6 +98,7 @@ Query = Callable[[AsyncConnection, int], Awaitable[object]]
 
 async def measure(site: Site, size: Size) -> list[Figure]:
     """The hot queries at each size; all but the first stand beside the first."""
+    await site.settled()
     found: dict[str, list[float]] = {}
     async with site.ledger("postgres") as connection:
         await connection.execute(f"CREATE DATABASE {DATABASE}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,42 +12,46 @@ from tidings.bench.figures import Figure
 from tidings.bench.site import Site
 
 SECTION = "idle"
-#: After everything has been quiet for this long, imports, first polls and the first round of checks are over.
-SETTLE_SECONDS = 25.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Size:
     seconds: float
+    #: Seconds until imports, first polls and the first round of checks are over: 25 for all of them.
+    settle: float
+    #: Whether Prefect's own worker and the bare endpoint are looked at, too.
+    beside: bool
 
 
 async def measure(site: Site, size: Size) -> list[Figure]:
     """Proportional memory and CPU of the two, beside Prefect's own worker and the bare endpoint."""
     site.say(f"idle: looking for {size.seconds:g} s at processes that have nothing to do")
-    await asyncio.sleep(SETTLE_SECONDS)
-    ours = [site.stack.pid("web"), site.stack.pid("worker")]
-    memory, cpu = await _cost([pid for pid in ours if pid], size.seconds)
-    async with site.uvicorn("bare", "tidings.bench.bare:app"), site.standard_worker():
-        await asyncio.sleep(SETTLE_SECONDS)
-        theirs = [process.pid for process in site.beside.values() if process.pid]
-        memory_theirs, cpu_theirs = await _cost(theirs, size.seconds)
-    beside = "bare endpoint and Prefect's worker"
+    memory, cpu = await _cost([site.stack.pid("web"), site.stack.pid("worker")], size)
+    memory_theirs, cpu_theirs = await _beside(site, size) if size.beside else (None, None)
+    beside = "bare endpoint and Prefect's worker" if size.beside else ""
     return [
         Figure(section=SECTION, name="memory of web server and worker (PSS)", value=memory, unit="MB", better="less",
                baseline_name=beside, baseline=memory_theirs, aim_value=250),
-        Figure(section=SECTION, name="their CPU", value=100 * cpu, unit="% of a core", better="less",
-               baseline_name=beside, baseline=100 * cpu_theirs, aim_value=2),
+        Figure(section=SECTION, name="their CPU", value=cpu, unit="% of a core", better="less",
+               baseline_name=beside, baseline=cpu_theirs, aim_value=2),
     ]  # fmt: skip
 
 
-async def _cost(roots: list[int], seconds: float) -> tuple[float, float]:
-    """Megabytes, and the share of one core, of these processes and all that they have started."""
+async def _beside(site: Site, size: Size) -> tuple[float, float]:
+    async with site.uvicorn("bare", "tidings.bench.bare:app"), site.standard_worker():
+        return await _cost([process.pid for process in site.beside.values()], size)
+
+
+async def _cost(pids: Sequence[int | None], size: Size) -> tuple[float, float]:
+    """Megabytes, and per cent of one core, of these processes and all that they have started."""
+    await asyncio.sleep(size.settle)
+    roots = [pid for pid in pids if pid]
     before = _ticks(roots)
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(size.seconds)
     after = _ticks(roots)
     spent = sum(after[pid] - before.get(pid, 0) for pid in after)
-    return sum(_pss(pid) for pid in after) / 1e6, spent / TICKS / seconds
+    return sum(_pss(pid) for pid in after) / 1e6, 100 * spent / TICKS / size.seconds
 
 
 def _family(roots: list[int]) -> list[int]:
