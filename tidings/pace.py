@@ -12,8 +12,8 @@ from tidings.ledger.memory import Memory
 log = logging.getLogger("tidings.pace")
 
 MEMO = "resend-requests-per-second"
-#: Part of the allowed rate that is used. Resend counts when a request arrives, and those of a busy machine arrive up to a
-#: tenth of a second later than others; one that is refused costs all workers a second.
+#: Part of the allowed rate that is used. Resend counts requests when they arrive, and those of a busy machine arrive up
+#: to a tenth of a second later than others; one that is refused costs all workers a second.
 SHARE = 0.9
 
 
