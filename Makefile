@@ -48,7 +48,7 @@ drill: $(LOCKED) ## break a running stack in every way that must raise an alert;
 bench: $(LOCKED_DEV) ## every figure beside its baseline of the same run (wants wrk); exit 0 when all aims were met
 	@$(BIN)/python -m tidings.bench $(ARGS)
 
-bench-quick: $(LOCKED_DEV) ## the same with small sizes, in two minutes
+bench-quick: $(LOCKED_DEV) ## the same in two minutes: small sizes, without growth and Prefect's own worker
 	@$(BIN)/python -m tidings.bench --quick $(ARGS)
 
 lint: $(LOCKED_DEV) ## ruff: rules and format

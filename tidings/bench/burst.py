@@ -11,7 +11,10 @@ from tidings.bench.load import signups
 from tidings.bench.site import Site, until
 
 SECTION = "burst"
-CONNECTIONS = 32
+#: Gatherings are open for ten seconds when webhooks keep coming, so a short burst is not enrolled sooner than this.
+SOONEST = 20.0
+#: So many that each waits long between its requests: the time of an answer hardly slows the rate.
+CONNECTIONS = 256
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ async def measure(site: Site, size: Size) -> list[Figure]:
     made = await site.runs() - runs
     return [
         Figure(section=SECTION, name=f"{accepted:,} signups accepted and enrolled", value=seconds, unit="s",
-               better="less", baseline_name="time they came in", baseline=size.seconds, aim_value=size.seconds * 5),
+               better="less", baseline_name="time they came in", baseline=size.seconds,
+               aim_value=max(SOONEST, size.seconds * 5)),
         Figure(section=SECTION, name="errors among them", value=load.refused + load.lost, unit="", better="less",
                aim_value=0),
         Figure(section=SECTION, name="p99 of their answers", value=load.p99_ms, unit="ms", better="less"),

@@ -25,7 +25,7 @@ class Size:
 
 
 async def measure(site: Site, size: Size) -> list[Figure]:
-    """Proportional memory and CPU of the two, beside Prefect's own worker and the bare endpoint."""
+    """Proportional memory and CPU of the two, beside Prefect's own worker and the bare endpoint if the size says so."""
     site.say(f"idle: looking for {size.seconds:g} s at processes that have nothing to do")
     memory, cpu = await _cost([site.stack.pid("web"), site.stack.pid("worker")], size)
     memory_theirs, cpu_theirs = await _beside(site, size) if size.beside else (None, None)

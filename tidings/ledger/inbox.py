@@ -18,8 +18,8 @@ from tidings.ledger import facts, limits
 from tidings.ledger.tables import contact, dispatch, event
 from tidings.model import TAKEN_IN, Arrival, ContactFacts, Event, EventState, Over, Receipt
 
-# One statement for many webhooks and their contacts, so that a group costs one round trip. Contacts are locked in the
-# order of their addresses and events in that of their keys, so that two groups that share some cannot wait in a circle.
+# One statement for many webhooks and their contacts, so that storing them costs one round trip. Contacts are locked in
+# the order of their addresses, events in that of their keys, so that two groups that share some cannot wait in a circle.
 _STORE = text("""
 WITH people AS (
     INSERT INTO contact AS c (id, email, first_name, business_name, consent, consent_at, attributes, created_at,
@@ -51,7 +51,7 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:sources AS text[]), CAST(:keys AS text[]
      AS a (id, source, key, campaign, deployment, body, email, first, received_at, testing_minute, state, reason,
            dispatch_id, flow_run_id, dispatched_at, origin, signed_id)
 LEFT JOIN people p ON p.email = a.email
-ORDER BY a.source, a.key
+ORDER BY a.source COLLATE "C", a.key COLLATE "C"
 ON CONFLICT (source, key) DO NOTHING
 RETURNING id, contact_id, contact_created
 """)
@@ -124,7 +124,7 @@ async def accept(
     fresh = [a for a, o in zip(fresh, over, strict=True) if o is None]
     if fresh:
         stored, contacts = await _store(connection, fresh, gathered)
-        told = [(a, contacts[a.id]) for a in fresh if a.facts and a.contact and a.id in stored]
+        told = [(a, contacts[a.id]) for a in fresh if a.facts and a.id in contacts]
         if told:
             await facts.record(connection, told)
         if len(stored) < len(fresh):  # another process stored one of them between our look and our insert
@@ -228,7 +228,7 @@ def _is_new(arrival: Arrival, last: Any) -> bool:
 async def _store(
     connection: AsyncConnection, fresh: list[Arrival], gathered: Mapping[str, Gathered]
 ) -> tuple[dict[UUID, Receipt], dict[UUID, UUID]]:
-    """Of these, the receipts of those that are new by the ledger's word, and the contacts that they are about."""
+    """Of these, the receipts of those that are new by the ledger's word, and whom those are about, if anybody."""
     rows = _rows(fresh, gathered)
     columns = {f"{name}s": [row[name] for row in rows] for name in rows[0]}
     stored = {row.id: row for row in await connection.execute(_STORE, {**_people(fresh), **columns})}
@@ -244,7 +244,7 @@ async def _store(
         for row in rows
         if row["id"] in stored
     }
-    return receipts, {event_id: row.contact_id for event_id, row in stored.items()}
+    return receipts, {event_id: row.contact_id for event_id, row in stored.items() if row.contact_id}
 
 
 def _people(fresh: list[Arrival]) -> dict[str, list[Any]]:

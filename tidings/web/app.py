@@ -113,14 +113,14 @@ async def _lifespan(app: Server) -> AsyncIterator[None]:
 
 def _no_lines_of_uvicorn() -> None:
     """tidings.web.middleware tells of what needs telling. Without a handler uvicorn does not even make a line up."""
-    log = logging.getLogger("uvicorn.access")
-    log.handlers.clear()
-    log.propagate = False
+    access = logging.getLogger("uvicorn.access")
+    access.handlers.clear()
+    access.propagate = False
 
 
 def _collect_less_garbage() -> None:
     """What was imported stays for ever, so it is not looked through again; what a request leaves behind hardly ever
-    has cycles, so it is looked through a tenth as often, which is a tenth of a webhook's CPU (docs/performance.md)."""
+    has cycles, so it is looked through much less often: that was a tenth of a webhook's CPU (docs/performance.md)."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)

@@ -21,7 +21,7 @@ class Together:
         self._about: list[Mapping[str, object]] = []
 
     def add(self, about: Mapping[str, object]) -> None:
-        """Said before the loop looks at what has come in meanwhile."""
+        """Said before the loop serves what has come in meanwhile."""
         if not self._about:
             asyncio.get_running_loop().call_soon(self._tell)
         self._about.append(about)
