@@ -19,7 +19,7 @@ from tidings.ledger.tables import contact, dispatch, event
 from tidings.model import TAKEN_IN, Arrival, ContactFacts, Event, EventState, Over, Receipt
 
 # One statement for many webhooks and their contacts, so that storing them costs one round trip. Contacts are locked in
-# the order of their addresses, events in that of their keys, so that two groups that share some cannot wait in a circle.
+# the order of their addresses, events in that of their keys: two groups that share some cannot wait in a circle.
 _STORE = text("""
 WITH people AS (
     INSERT INTO contact AS c (id, email, first_name, business_name, consent, consent_at, attributes, created_at,
