@@ -45,7 +45,7 @@ PARTS = {
     wave.SECTION: Part(
         wave.measure, wave.Size(10_000, standard=20, rival=1000), wave.Size(3000, standard=0, rival=300)
     ),
-    burst.SECTION: Part(burst.measure, burst.Size(60, 175), burst.Size(3, 175)),
+    burst.SECTION: Part(burst.measure, burst.Size(60, 180), burst.Size(3, 180)),
     growth.SECTION: Part(growth.measure, growth.Size((10_000, 100_000, 1_000_000)), None),
     acceptance.SECTION: Part(acceptance.measure, acceptance.Size(8, rounds=3), acceptance.Size(3, rounds=1)),
 }  # fmt: skip
