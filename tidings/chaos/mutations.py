@@ -55,7 +55,7 @@ MUTATIONS: dict[str, tuple[Change, ...]] = {
             'name=op.f("uq_enrolment_campaign_sequence_key")),\n',
             "",
         ),
-        Change(INBOX, "ON CONFLICT (source, key) DO NOTHING\nRETURNING id\n", "RETURNING id\n"),
+        Change(INBOX, "ON CONFLICT (source, key) DO NOTHING\nRETURNING id,", "RETURNING id,"),
         Change(
             INBOX,
             "    known = await _known(connection, arrivals)\n    arrivals, known =",
