@@ -102,6 +102,8 @@ class Person:
     heard: list[tuple[str, str | None]] = field(default_factory=list)
     said: list[tuple[timedelta, bool]] = field(default_factory=list)
     bookings: dict[str, timedelta] = field(default_factory=dict)
+    #: By booking, when its call was first booked: one that moves takes its mails along, and what they rest on.
+    began: dict[str, timedelta] = field(default_factory=dict)
     #: Every booking that ever was, also those called off: what was skipped for them stays skipped.
     booked: list[timedelta] = field(default_factory=list)
     called_off: set[str] = field(default_factory=set)
@@ -176,7 +178,7 @@ class Histories(RuleBasedStateMachine):
         if happened.consent is not None:
             person.said.append((at, happened.consent))
         if path in ("call", "moved"):
-            person.bookings[happened.key] = at
+            person.bookings[happened.key] = person.began[happened.key] = at
             person.booked.append(at)
         if path == "welcome" and person.paid is None:
             person.paid = at
@@ -247,9 +249,11 @@ class Histories(RuleBasedStateMachine):
             self.handlers_run()
 
     def _move(self, who: int, key: str, hours: float) -> None:
-        self._take(who, "moved", key=f"b{who}-{len(self.events)}", old=key, in_hours=hours)
-        del self.people[who].bookings[key]
-        self.people[who].moved.add(key)
+        person, new = self.people[who], f"b{who}-{len(self.events)}"
+        self._take(who, "moved", key=new, old=key, in_hours=hours)
+        person.began[new] = person.began[key]
+        del person.bookings[key]
+        person.moved.add(key)
 
     @rule(who=PEOPLE, hours=st.sampled_from([0.5, 12]))
     def is_missed_and_books_again(self, who: int, hours: float) -> None:
@@ -630,8 +634,7 @@ class Histories(RuleBasedStateMachine):
         if any(heard in why and of in (None, sequence) for heard, of in person.heard):
             return True
         if why == WITHDRAWN:
-            since = timedelta() if self._has_moved(row) else entered
-            return basis != "purchase" and any(not yes and at >= since for at, yes in person.said)
+            return basis != "purchase" and any(not yes and at >= entered for at, yes in person.said)
         if "has run out" in why:
             return basis in GOOD and self.clock - entered > GOOD[basis][0] * DAY
         if why == BOOKED:
@@ -655,10 +658,6 @@ class Histories(RuleBasedStateMachine):
         if "goes first" in why:
             return any(RANK[each] > RANK[sequence] and f'"{each.title()}"' in why for each in row.sequences)
         return False
-
-    def _has_moved(self, row: Any) -> bool:
-        """A booking that moves takes its mails along: a word on consent from before the move still counts for them."""
-        return self.events[row.event_id].path == "moved"
 
     # -- what must hold ------------------------------------------------------------------------------------------
 
@@ -731,11 +730,11 @@ class Histories(RuleBasedStateMachine):
                     self.counts["not sent: " + row.reason.split(":")[0]] += 1
                     happened = self.events[row.event_id]
                     person = self.by_email[row.email]
-                    said = self._could_say(person, row, happened.at)
+                    entered = person.began.get(happened.key, happened.at)
+                    said = self._could_say(person, row, entered)
                     assert said, f"{row.template} was not sent because {row.reason!r}, which was never so"
-                    lenient = [*LENIENT, WITHDRAWN] if self._has_moved(row) else LENIENT
-                    if now and not any(each in row.reason for each in lenient):
-                        said = any(why in row.reason for why in self._may_not(person, row.sequence, happened.at))
+                    if now and not any(lenient in row.reason for lenient in LENIENT):
+                        said = any(why in row.reason for why in self._may_not(person, row.sequence, entered))
                         assert said, f"{row.template} was not sent because {row.reason!r}, which is not so any more"
 
     def _check_rounds(self) -> None:
