@@ -29,8 +29,6 @@ async def measure(site: Site, size: Size) -> list[Figure]:
 
     The first mail of each is not counted: what is slow only once is not what people wait for.
     """
-    await _first_mail(site, site.signup, 60)
-    await asyncio.sleep(REST_SECONDS)
     ours = await _many(site, site.signup, size.webhooks, "Tidings", REST_SECONDS)
     rival = await _rival(site, size.webhooks)
     standard = await _standard(site, size.standard)
@@ -51,8 +49,6 @@ async def _standard(site: Site, webhooks: int) -> list[float]:
     if not webhooks:
         return []
     async with site.standard_worker():
-        await _first_mail(site, site.signup, 120)
-        await asyncio.sleep(REST_SECONDS)
         return await _many(site, site.signup, webhooks, "Prefect's process worker", REST_SECONDS)
 
 
@@ -63,15 +59,14 @@ async def _rival(site: Site, webhooks: int) -> list[float]:
         site.uvicorn("rival", "tidings.bench.rival:api", env=env) as base,
         site.process("rival-worker", worker, env=env),
     ):
-        await _first_mail(site, f"{base}/signup", 60)
         return await _many(site, f"{base}/signup", webhooks, "Procrastinate", RIVALS_REST_SECONDS)
 
 
 async def _many(site: Site, url: str, count: int, who: str, rest: float) -> list[float]:
+    await _first_mail(site, url, 120)
     found = []
     for number in range(count):
-        if number:
-            await asyncio.sleep(rest)
+        await asyncio.sleep(rest)
         site.say(f"latency: {who}, {number + 1} of {count}")
         found.append(await _first_mail(site, url, 120))
     return found
