@@ -1,11 +1,9 @@
 """uvicorn server:app"""
 
-import os
+from tidings.lean import leave_out
 
-# Read when Prefect is first imported. Its client would try a lost connection again after 2 s and more, while a webhook
-# waits for its answer; here one layer retries: at once on a new connection (tidings.adapters.prefect), then the keeper.
-os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "0")
+leave_out()
 
-from tidings.web.app import create_app
+from tidings.web.app import create_app  # noqa: E402
 
 app = create_app()

@@ -87,20 +87,22 @@ def deploy() -> None:
     from tidings.adapters.blocks import settings_of_this_process
     from tidings.adapters.deploy import deploy as run
     from tidings.adapters.notify import complaints
-    from tidings.adapters.prefect import PrefectRuns, open_client
+    from tidings.adapters.prefect import PrefectRuns
+    from tidings.adapters.prefect_api import open_api
     from tidings.campaign import load_campaigns
+    from tidings.settings import PrefectAccess
 
     settings = settings_of_this_process()
     if settings.alert_urls and (problems := complaints(settings.alert_urls.get_secret_value())):
         raise ConfigError(problems)
 
     async def go() -> list[str]:
-        async with open_client() as client:
-            names = await run(client, load_campaigns(settings.campaign_folders), settings)
-            if settings.canary_hours:
-                at = await PrefectRuns(client, {}).start_canary(datetime.now(UTC))
-                names.append(f"… and a canary is sent at {at:%H:%M:%S} UTC")
-            return names
+        names = await run(load_campaigns(settings.campaign_folders), settings)
+        if settings.canary_hours:
+            async with open_api(PrefectAccess.load()) as api:
+                at = await PrefectRuns(api, {}).start_canary(datetime.now(UTC))
+            names.append(f"… and a canary is sent at {at:%H:%M:%S} UTC")
+        return names
 
     for name in asyncio.run(go()):
         say(f"deployed {name}")
@@ -109,6 +111,11 @@ def deploy() -> None:
 @app.command()
 def worker() -> None:
     """Run the warm worker until Ctrl-C or SIGTERM."""
+    from tidings.lean import leave_out, share_letters
+
+    leave_out()
+    share_letters()
+
     from tidings.forking import start_fork_server
     from tidings.worker import PRELOAD, serve
 

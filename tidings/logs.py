@@ -97,7 +97,7 @@ class _Redacted(logging.LogRecord):
         super().__init__(*args, **kwargs)
         if self.name == _ACCESS and isinstance(self.args, tuple):
             self.args = tuple(redact(arg) if isinstance(arg, str) else arg for arg in self.args)
-        elif self.args or not self.name.startswith(_OURS):  # an event's name of ours hides nothing
+        elif self.args or not (self.name or "").startswith(_OURS):  # an event's name of ours hides nothing
             said = self._said()
             shown = redact(said)
             if shown != said:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, FilePath, Json, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -316,7 +316,7 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> set[str]:
         """Every secret value of this process, for `tidings.redact`."""
-        found = {os.environ.get("PREFECT_API_AUTH_STRING", "")}
+        found = {os.environ.get("PREFECT_API_AUTH_STRING", ""), os.environ.get("PREFECT_API_KEY", "")}
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, SecretStr):
@@ -453,7 +453,7 @@ class _Sources:
             built = cast(Any, kind)(_env_file=None if self.env_problem else ENV_FILE, **values)
         except ValidationError as error:
             wrong = [e for e in error.errors(include_input=False) if not self._is_behind(e)]
-            raise ConfigError([*problems, *_problems(wrong)]) from None
+            raise ConfigError([*problems, *_problems(kind, wrong)]) from None
         if problems:
             raise ConfigError(problems)
         return cast(Some, built)
@@ -476,22 +476,46 @@ def _text_of(path: Path) -> tuple[str, str | None]:
 
 def block_of(field: str) -> str | None:
     """The Prefect Secret block that may hold this field."""
-    extra = Settings.model_fields[field].json_schema_extra
+    known = Settings.model_fields.get(field)
+    extra = known.json_schema_extra if known else None
     block = extra.get("prefect_block") if isinstance(extra, dict) else None
     return str(block) if block else None
 
 
-def _problems(errors: Iterable[ErrorDetails]) -> list[str]:
+def _problems(kind: type[BaseSettings], errors: Iterable[ErrorDetails]) -> list[str]:
     """Each problem with the variable's name, what is wrong, and how to mend it."""
     lines = []
     for item in errors:
         name = str(item["loc"][0])
-        field = Settings.model_fields[name]
+        field = Settings.model_fields.get(name, kind.model_fields[name])
         block = block_of(name)
         where = f"set {name.upper()}" + (f" or the Prefect Secret block {block!r}" if block else "")
         what = "is missing" if item["type"] == "missing" else item["msg"].removeprefix("Value error, ")
         lines.append(f"{name.upper()} {what}; {where}: {field.description}")
     return lines
+
+
+class PrefectAccess(BaseSettings):
+    """How Prefect's API is reached: of Prefect's own settings those that a client needs (docs.prefect.io, Settings)."""
+
+    model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", frozen=True, env_ignore_empty=True)
+
+    prefect_api_url: str
+    prefect_api_auth_string: SecretStr | None = Field(None, description="user:password, as Prefect's server has it")
+    prefect_api_key: SecretStr | None = Field(None, description="a key of Prefect Cloud")
+    prefect_client_custom_headers: Json[dict[str, str]] = Field(
+        "{}", validate_default=True, description='headers for a proxy before it, as JSON: {"name": "value"}'
+    )
+    prefect_api_ssl_cert_file: FilePath | None = Field(
+        None, description="a file with the authority that signed its certificate"
+    )
+    prefect_api_tls_insecure_skip_verify: bool = Field(False, description="true takes any certificate")
+
+    @classmethod
+    def load(cls, **given: Any) -> PrefectAccess:
+        """Raises ConfigError. What is given counts more than what the process was given."""
+        sources = _Sources.of(cls)
+        return sources.build(cls, {**sources.files, **given})
 
 
 class NotionAccess(BaseSettings):

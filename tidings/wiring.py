@@ -13,7 +13,8 @@ from tidings.adapters.calcom import Calcom
 from tidings.adapters.calendly import Calendly
 from tidings.adapters.deadman import DeadmanUrl
 from tidings.adapters.notion import Notion
-from tidings.adapters.prefect import RUNS_PATIENCE_SECONDS, PrefectRuns, open_client
+from tidings.adapters.prefect import RUNS_PATIENCE_SECONDS, PrefectRuns
+from tidings.adapters.prefect_api import PATIENCE_SECONDS, PAUSES, open_api
 from tidings.adapters.resend import Resend
 from tidings.adapters.stripe import Stripe
 from tidings.campaign import Campaigns, load_campaigns
@@ -27,7 +28,7 @@ from tidings.model import Template
 from tidings.notion_schema import Database, databases
 from tidings.pace import Pace
 from tidings.redact import hide
-from tidings.settings import Settings
+from tidings.settings import PrefectAccess, Settings
 from tidings.tls import share_contexts
 from tidings.unsubscribe import Links
 
@@ -102,9 +103,12 @@ class App:
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings, *, campaigns: Campaigns | None = None, prefect_patience: float = RUNS_PATIENCE_SECONDS
+    settings: Settings, *, campaigns: Campaigns | None = None, at_the_door: bool = False
 ) -> AsyncIterator[App]:
-    """Everything a process needs, closed again at the end. From here on its secrets are in no log and no error."""
+    """Everything a process needs, closed again at the end. From here on its secrets are in no log and no error.
+
+    `at_the_door`: webhooks wait for their answer, so a Prefect that is away is not waited for.
+    """
     hide(settings.secrets)
     redact_all_logs()
     share_contexts()
@@ -127,9 +131,10 @@ async def open_app(
     calendly = Calendly(token.get_secret_value(), settings.calendly_api_url) if token else None
     stripe = Stripe(stripe_key.get_secret_value(), settings.stripe_api_url) if stripe_key else None
     mirror = Mirror(ledger, notion, mirrored(settings, campaigns))
-    async with open_client() as client:
+    access = PrefectAccess.load(prefect_api_url=settings.prefect_api_url)
+    async with open_api(access, pauses=() if at_the_door else PAUSES) as api:
         deployments = {c.name: c.send_deployment for c in campaigns.values()}
-        runs = PrefectRuns(client, deployments, patience=prefect_patience)
+        runs = PrefectRuns(api, deployments, patience=PATIENCE_SECONDS if at_the_door else RUNS_PATIENCE_SECONDS)
         turns = Pace(ledger, Memory(ledger), rate=settings.resend_requests_per_second)
         who = identity(settings)
         delivery = Delivery(ledger, campaigns, copy, resend, links, who, lease=settings.lease_seconds, turns=turns)

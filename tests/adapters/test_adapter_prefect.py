@@ -1,19 +1,22 @@
-"""Prefect's own client over answers that are not Prefect's: a proxy's page, a login page, another service."""
+"""Prefect's API over answers that are not Prefect's, and over a Prefect that is away for a moment."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from prefect.client.base import ServerType
-from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import TERMINAL_STATES
 
-from tidings.adapters.deploy import live_workers
-from tidings.adapters.prefect import PrefectRuns
-from tidings.errors import OutcomeUnknown
+from tidings.adapters.deployed import live_workers
+from tidings.adapters.prefect import TERMINAL, PrefectRuns
+from tidings.adapters.prefect_api import PrefectApi
+from tidings.errors import OutcomeUnknown, Refused, RetryLater, ServiceError
+from tidings.settings import PrefectAccess
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 ANSWERS = {
@@ -26,19 +29,34 @@ CALLS: dict[str, Callable[[PrefectRuns], Awaitable[object]]] = {
     "start a handler": lambda runs: runs.start_handler("winter-hello-handler", [uuid4()], uuid4()),
     "how runs ended": lambda runs: runs.ended([uuid4()]),
     "runs under way": lambda runs: runs.under_way(),
-    "workers": lambda runs: live_workers(runs.client, "tidings", NOW),
+    "workers": lambda runs: live_workers(runs.api, "tidings", NOW),
     "ping": lambda runs: runs.ping(),
 }
 
+Answer = httpx.Response | Exception
 
-def speaking(answer: httpx.Response) -> PrefectClient:
-    """Prefect's client, whose every question has this answer."""
-    transport = httpx.MockTransport(
-        lambda request: httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
-    )
-    return PrefectClient(
-        "http://prefect.test/api", httpx_settings={"transport": transport}, server_type=ServerType.SERVER
-    )
+
+def speaking(*answers: Answer, pauses: tuple[float, ...] = (), **given: Any) -> tuple[PrefectApi, list[httpx.Request]]:
+    """The API whose questions have these answers in turn, the last one for ever; and what it was asked."""
+    asked: list[httpx.Request] = []
+    left = list(answers)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(httpx.Request(request.method, request.url, headers=request.headers, content=request.content))
+        said = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(said, Exception):
+            raise said
+        return httpx.Response(said.status_code, headers=said.headers, content=said.content)
+
+    access = PrefectAccess.load(**{"prefect_api_url": "http://prefect.test/api", **given})
+    return PrefectApi(access, pauses=pauses, transport=httpx.MockTransport(answer)), asked
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in PrefectAccess.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    yield
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -46,11 +64,138 @@ def speaking(answer: httpx.Response) -> PrefectClient:
 async def test_an_answer_that_is_not_prefects__is_of_unknown_outcome_and_names_the_setting(
     call: str, answer: str
 ) -> None:
-    async with speaking(ANSWERS[answer]) as client:
-        with pytest.raises(OutcomeUnknown, match="PREFECT_API_URL"):
-            await CALLS[call](PrefectRuns(client, {}))
+    api, _ = speaking(ANSWERS[answer])
+
+    with pytest.raises(OutcomeUnknown, match="PREFECT_API_URL"):
+        await CALLS[call](PrefectRuns(api, {}))
 
 
 async def test_prefects_own_greeting__is_known() -> None:
-    async with speaking(httpx.Response(200, json="👋")) as client:
-        await PrefectRuns(client, {}).ping()
+    api, _ = speaking(httpx.Response(200, json="👋"))
+
+    await PrefectRuns(api, {}).ping()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (httpx.Response(401, json={"detail": "Unauthorized"}), Refused, "Prefect: 401: the API: Unauthorized"),
+        (httpx.Response(404), Refused, "the API does not exist; run: tidings deploy"),
+        (httpx.Response(409, json={"detail": "no such parameter"}), Refused, "no such parameter"),
+        (httpx.Response(500, text="broken"), RetryLater, "500.*broken"),
+        (httpx.Response(503), RetryLater, "503"),
+        (httpx.ConnectError("refused"), RetryLater, "cannot be reached: refused"),
+        (httpx.ReadTimeout("silence"), RetryLater, "cannot be reached: silence"),
+        (httpx.TooManyRedirects("round and round"), OutcomeUnknown, "PREFECT_API_URL"),
+    ],
+)
+async def test_what_goes_wrong__is_an_error_of_ours(answer: Answer, kind: type[ServiceError], words: str) -> None:
+    api, _ = speaking(answer)
+
+    with pytest.raises(kind, match=words):
+        await PrefectRuns(api, {}).ping()
+
+
+async def test_a_kept_connection_whose_server_has_ended__is_made_anew_at_once() -> None:
+    api, asked = speaking(httpx.RemoteProtocolError("disconnected"), httpx.Response(200, json="👋"))
+
+    await PrefectRuns(api, {}).ping()
+
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("away", [httpx.ConnectError("refused"), httpx.Response(503), httpx.Response(429)])
+async def test_a_run__waits_for_a_prefect_that_restarts_and_a_webhook_does_not(away: Answer) -> None:
+    back = httpx.Response(200, json="👋")
+    api, asked = speaking(away, away, back, pauses=(0.01, 0.01, 0.01))
+    await PrefectRuns(api, {}).ping()
+    assert len(asked) == 3
+
+    api, asked = speaking(away, back)
+    with pytest.raises(RetryLater):
+        await PrefectRuns(api, {}).ping()
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("away", [httpx.ConnectError("refused"), httpx.Response(429, headers={"retry-after": "60"})])
+async def test_who_would_have_to_wait_too_long__is_told_at_once_why(away: Answer) -> None:
+    api, asked = speaking(away, pauses=(60.0 if isinstance(away, Exception) else 0.01,))
+
+    with pytest.raises(RetryLater):
+        await PrefectRuns(api, {}).ping()
+
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({}, None),
+        ({"prefect_api_auth_string": "admin:word"}, "Basic YWRtaW46d29yZA=="),
+        ({"prefect_api_key": "pnu_x"}, "Bearer pnu_x"),
+        ({"prefect_api_key": "pnu_x", "prefect_api_auth_string": "admin:word"}, "Basic YWRtaW46d29yZA=="),
+        ({"prefect_api_url": "http://admin:word@prefect.test/api"}, "Basic YWRtaW46d29yZA=="),
+    ],
+)
+async def test_the_password_or_key__is_shown(given: dict[str, str], shown: str | None) -> None:
+    api, asked = speaking(httpx.Response(200, json="👋"), prefect_client_custom_headers='{"x-a": "b"}', **given)
+
+    await PrefectRuns(api, {}).ping()
+
+    assert asked[0].headers.get("authorization") == shown
+    assert asked[0].headers["x-a"] == "b"
+
+
+async def test_a_server_that_wants_a_token_against_forged_requests__gets_one_and_is_not_asked_again() -> None:
+    token = httpx.Response(200, json={"token": "t-1", "client": "c", "expiration": "2026-12-01T01:00:00Z"})
+    refused = httpx.Response(403, json={"detail": "Missing CSRF token."})
+    named, run = {"id": str(uuid4()), "name": "hello"}, {"id": str(uuid4())}
+    api, asked = speaking(httpx.Response(200, json=named), refused, token, httpx.Response(201, json=run))
+    runs = PrefectRuns(api, {})
+
+    await runs.start_handler("hello", [uuid4()], uuid4())
+    await runs.start_handler("hello", [uuid4()], uuid4())
+
+    assert [request.method for request in asked] == ["GET", "POST", "GET", "POST", "POST"]
+    assert [request.headers.get("prefect-csrf-token") for request in asked] == [None, None, None, "t-1", "t-1"]
+    assert asked[2].url.params["client"] == asked[3].headers["prefect-csrf-client"]
+    assert asked[3].content == asked[1].content
+
+
+async def test_a_deployment_that_was_deleted_and_made_anew__is_looked_up_again() -> None:
+    before, after = {"id": str(uuid4()), "name": "hello"}, {"id": str(uuid4()), "name": "hello"}
+    run = httpx.Response(201, json={"id": str(uuid4())})
+    gone = httpx.Response(404, json={"detail": "Deployment not found"})
+    api, asked = speaking(httpx.Response(200, json=before), run, gone, httpx.Response(200, json=after), run)
+    runs = PrefectRuns(api, {})
+
+    for _ in range(2):
+        await runs.start_handler("hello", [uuid4()], uuid4())
+
+    places = [request.url.path.split("/")[3] for request in asked]
+    assert places == ["name", before["id"], before["id"], "name", after["id"]]
+
+
+async def test_a_deployment_that_does_not_exist__is_refused_with_the_cure() -> None:
+    api, asked = speaking(httpx.Response(404, json={"detail": "Deployment not found"}))
+
+    with pytest.raises(Refused, match="deployment 'hello' does not exist; run: tidings deploy"):
+        await PrefectRuns(api, {}).start_handler("hello", [uuid4()], uuid4())
+
+    assert len(asked) == 1
+
+
+async def test_all_that_a_start_asks__takes_no_longer_than_its_patience() -> None:
+    async def slow(_: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.15)
+        return httpx.Response(200, json={"id": str(uuid4()), "name": "hello"})
+
+    access = PrefectAccess.load(prefect_api_url="http://prefect.test/api")
+    runs = PrefectRuns(PrefectApi(access, transport=httpx.MockTransport(slow)), {}, patience=0.2)
+
+    with pytest.raises(OutcomeUnknown, match="no answer within"):
+        await runs.start_handler("hello", [uuid4()], uuid4())
+
+
+def test_a_run_has_ended__in_the_states_that_prefect_knows_as_final() -> None:
+    assert set(TERMINAL) == {state.value for state in TERMINAL_STATES}

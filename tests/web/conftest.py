@@ -13,7 +13,6 @@ import signing
 from asgi_lifespan import LifespanManager
 from fakes import FakeRuns
 from fastapi import FastAPI
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from sandbox_process import Sandbox
 from web_client import ADMIN, BEFORE, ORIGIN, PREFECT, SECRET, TOKEN, Web
 from worlds import TABLES, now
@@ -78,9 +77,8 @@ def web_environment(
 @pytest.fixture(scope="session")
 async def application(web_environment: dict[str, str], web_ledger: Ledger) -> AsyncIterator[FastAPI]:
     app = create_app()
-    with temporary_settings({PREFECT_API_URL: PREFECT}):
-        async with LifespanManager(app, startup_timeout=30, shutdown_timeout=30):
-            yield app
+    async with LifespanManager(app, startup_timeout=30, shutdown_timeout=30):
+        yield app
 
 
 @pytest.fixture(autouse=True)

@@ -15,17 +15,16 @@ from typing import Any
 
 import httpx
 import pytest
-from prefect.client.base import ServerType
-from prefect.client.orchestration import PrefectClient
 from pydantic import SecretStr
 from sandbox_process import Sandbox
 from sqlalchemy import text
-from web_client import ORIGIN, PREFECT, SECRET, Web
+from web_client import ORIGIN, SECRET, Web
 from worlds import make_templates, now
 
 from tidings.accept import Intake
 from tidings.adapters import public
 from tidings.adapters.notion import BODY, SUBJECT, TITLE, Notion
+from tidings.adapters.prefect_api import PrefectApi
 from tidings.code import Code, of_this_process
 from tidings.doctor import engine, senders, store
 from tidings.doctor.check import Check, State, Word, wrong
@@ -36,7 +35,7 @@ from tidings.ledger import Ledger
 from tidings.ledger.memory import Memory
 from tidings.model import Scheme
 from tidings.readiness import CHECKS, all_checks
-from tidings.settings import ROOT
+from tidings.settings import ROOT, PrefectAccess
 from tidings.settings import SECRETS as SECRETS_OF
 from tidings.web.health import Instance, Readiness
 
@@ -467,12 +466,11 @@ async def test_a_page_in_prefects_place__is_told_with_the_cure(
     web: Web, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = httpx.MockTransport(lambda _: httpx.Response(200, html="<html>Log in</html>"))
-    async with PrefectClient(PREFECT, httpx_settings={"transport": page}, server_type=ServerType.SERVER) as client:
-        monkeypatch.setattr(web.app.state.parts.runs, "client", client)
-        web.app.state.intake = Intake(web.ledger, web.app.state.parts.runs, now=now)
+    monkeypatch.setattr(web.app.state.parts.runs, "api", PrefectApi(PrefectAccess.load(), transport=page))
+    web.app.state.intake = Intake(web.ledger, web.app.state.parts.runs, now=now)
 
-        words = {name: await ask(name) for name in ("prefect", "deployments", "worker")}
-        answer = await web.post("/webhook/christmas-signup", {"email": "delivered+page@resend.dev", "consent": True})
+    words = {name: await ask(name) for name in ("prefect", "deployments", "worker")}
+    answer = await web.post("/webhook/christmas-signup", {"email": "delivered+page@resend.dev", "consent": True})
 
     assert {word.state for word in words.values()} == {State.WRONG}
     assert all("check PREFECT_API_URL" in word.text for word in words.values())

@@ -10,21 +10,19 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 import uvicorn
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from sandbox_process import Sandbox
-from web_client import PREFECT
 from worlds import TABLES, now
 
 from tidings import redact as redacting
 from tidings.accept import Intake
 from tidings.adapters.captcha import TURNSTILE, Captcha
+from tidings.adapters.prefect import PrefectRuns, Run
 from tidings.ledger import Ledger
 from tidings.web.app import create_app
 from tidings.web.form import Form
@@ -115,22 +113,21 @@ async def watching(kept: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatc
     server = uvicorn.Server(uvicorn.Config(app, port=0))
     started: list[dict[str, Any]] = []
 
-    async def run_deployment(name: str, **given: Any) -> Any:
-        started.append({"name": name, **{k: v for k, v in given.items() if k != "client"}})
-        return SimpleNamespace(id=uuid4(), state=None)
+    async def run(_: PrefectRuns, deployment: str, **given: Any) -> Run:
+        started.append({"deployment": deployment, **given})
+        return Run(uuid4())
 
-    monkeypatch.setattr("tidings.adapters.prefect.run_deployment", run_deployment)
-    with temporary_settings({PREFECT_API_URL: PREFECT}):
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.02)
-        for name in ("tidings", "uvicorn", "uvicorn.access"):  # which hand nothing on to the root
-            logging.getLogger(name).addHandler(Keep(kept))
-        port = server.servers[0].sockets[0].getsockname()[1]
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as http:
-            yield Watched(http, app, kept, started)
-        server.should_exit = True
-        await serving
+    monkeypatch.setattr(PrefectRuns, "_run", run)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.02)
+    for name in ("tidings", "uvicorn", "uvicorn.access"):  # which hand nothing on to the root
+        logging.getLogger(name).addHandler(Keep(kept))
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as http:
+        yield Watched(http, app, kept, started)
+    server.should_exit = True
+    await serving
     logging.setLogRecordFactory(factory)
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from functools import cache
 
 import httpx
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import BlockTypeFilter, BlockTypeFilterSlug
-from prefect.exceptions import PrefectHTTPStatusError
+from pydantic import BaseModel, TypeAdapter
 
-from tidings.settings import Settings, load_settings
+from tidings.adapters.prefect_api import client_arguments, translated
+from tidings.errors import ServiceError
+from tidings.settings import PrefectAccess, Settings, load_settings
 
 log = logging.getLogger("tidings.settings")
+
+
+class _Block(BaseModel):
+    name: str | None = None
+    data: dict[str, object] = {}
+
+
+_BLOCKS = TypeAdapter(list[_Block])
 
 
 def secret_blocks(names: list[str]) -> Mapping[str, str]:
@@ -24,8 +31,8 @@ def secret_blocks(names: list[str]) -> Mapping[str, str]:
     done without, and the log says so.
     """
     try:
-        known = _all_blocks(os.environ.get("PREFECT_API_URL", ""))
-    except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        known = _all_blocks(PrefectAccess.load().prefect_api_url)
+    except ServiceError as error:
         log.warning("settings.blocks_unknown", extra={"blocks": ", ".join(names), "error": str(error)})
         return {}
     return {name: known[name] for name in names if name in known}
@@ -33,14 +40,12 @@ def secret_blocks(names: list[str]) -> Mapping[str, str]:
 
 @cache
 def _all_blocks(api_url: str) -> dict[str, str]:
-    secrets = BlockTypeFilter(slug=BlockTypeFilterSlug(any_=["secret"]))
-    with get_client(sync_client=True) as client:
-        documents = client.request(
-            "POST",
-            "/block_documents/filter",
-            json={"block_types": secrets.model_dump(mode="json"), "include_secrets": True, "limit": 200},
-        ).json()
-    return {d["name"]: str(d["data"].get("value", "")) for d in documents if d.get("name")}
+    access = PrefectAccess.load(prefect_api_url=api_url)
+    wanted = {"block_types": {"slug": {"any_": ["secret"]}}, "include_secrets": True, "limit": 200}
+    with translated("Secret blocks"), httpx.Client(**client_arguments(access)) as client:
+        answer = client.post("/block_documents/filter", json=wanted).raise_for_status()
+        found = _BLOCKS.validate_json(answer.content)
+    return {block.name: str(block.data.get("value", "")) for block in found if block.name}
 
 
 def settings_of_this_process() -> Settings:

@@ -1,30 +1,32 @@
-"""Make Prefect's work pool and deployments match the campaigns and the code."""
+"""Make Prefect's work pool and deployments match the campaigns and the code.
+
+`python -m tidings.adapters.deploy FOLDER…` says which deployments those are, as JSON, for processes that do without
+Prefect's imports.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from prefect import Flow
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
-from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
-from tidings.adapters.prefect import CANARY_DEPLOYMENT, MIRROR_DEPLOYMENT, RECONCILE_DEPLOYMENT, prefect_errors
-from tidings.campaign import Campaigns
+from tidings.adapters.deployed import Expected, signature
+from tidings.adapters.prefect import CANARY_DEPLOYMENT, MIRROR_DEPLOYMENT, RECONCILE_DEPLOYMENT
+from tidings.campaign import Campaigns, load_campaigns
 from tidings.settings import ROOT, Settings
-
-#: A worker says every 30 s that it lives; after three missed words it counts as gone.
-HEARTBEAT_SECONDS = 95.0
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,14 @@ def wanted(campaigns: Campaigns, canary_hours: float = 0) -> Iterator[Wanted]:
     )
 
 
-async def deploy(client: PrefectClient, campaigns: Campaigns, settings: Settings) -> list[str]:
+async def deploy(campaigns: Campaigns, settings: Settings) -> list[str]:
     """Create or update the work pool, every deployment and automation; returns their names. Harmless to repeat."""
-    # Apprise comes with them, and others import this module for what it knows of deployments.
+    async with get_client() as client:
+        return await _deploy_all(client, campaigns, settings)
+
+
+async def _deploy_all(client: PrefectClient, campaigns: Campaigns, settings: Settings) -> list[str]:
+    # Apprise comes with them, and others import this module for what the code needs.
     from tidings.adapters.automations import put_automations
 
     await _work_pool(client, settings.work_pool)
@@ -142,49 +149,16 @@ async def _deploy(client: PrefectClient, each: Wanted, pool: str) -> UUID:
     )
 
 
-async def problems(client: PrefectClient, campaigns: Campaigns, pool: str) -> dict[str, str]:
-    """By deployment, what differs between Prefect and the code: missing, other parameters (F4, F8), or stopped."""
-    async with prefect_errors("deployments"):
-        there = {d.name: d for d in await client.read_deployments(limit=200)}
-    found = {each.name: _problem(each, there.get(each.name), pool) for each in wanted(campaigns)}
-    return {name: problem for name, problem in found.items() if problem}
-
-
-def _problem(each: Wanted, deployment: DeploymentResponse | None, pool: str) -> str | None:
-    what = f"deployment {each.name!r}"
-    if deployment is None:
-        return f"{what} is missing in Prefect; run: tidings deploy"
-    if _signature(deployment.parameter_openapi_schema or {}) != _signature(_schema(each.flow)):
-        return f"{what} has other parameters than the code; run: tidings deploy, and restart the worker"
-    if deployment.entrypoint != each.entrypoint:
-        return f"{what} runs {deployment.entrypoint} and not {each.entrypoint}; run: tidings deploy"
-    if deployment.work_pool_name != pool:
-        return f"{what} runs in the work pool {deployment.work_pool_name!r}, not {pool!r}; run: tidings deploy"
-    return f"{what} is paused in Prefect; resume it there" if deployment.paused else None
-
-
 @cache
 def _schema(flow: Flow[..., Any]) -> dict[str, Any]:
     return parameter_schema(flow).model_dump_for_openapi()
 
 
-def _signature(schema: Mapping[str, Any]) -> str:
-    """What a run may be given: names, types, which of them must be there."""
-    signature = {"properties": schema.get("properties", {}), "required": sorted(schema.get("required", []))}
-    return hashlib.sha256(json.dumps(signature, sort_keys=True).encode()).hexdigest()[:12]
+def expected(campaigns: Campaigns) -> dict[str, Expected]:
+    """By deployment, how this process's code needs it."""
+    return {each.name: Expected(each.entrypoint, signature(_schema(each.flow))) for each in wanted(campaigns)}
 
 
-def signatures(campaigns: Campaigns) -> dict[str, str]:
-    """By deployment, a digest of the parameters that its flow takes in this process's code."""
-    return {each.name: _signature(_schema(each.flow)) for each in wanted(campaigns)}
-
-
-async def live_workers(client: PrefectClient, pool: str, now: datetime) -> list[str]:
-    """The names of workers that have polled the pool lately."""
-    async with prefect_errors(f"work pool {pool!r}"):
-        workers = await client.read_workers_for_work_pool(pool)
-    return [
-        w.name
-        for w in workers
-        if w.last_heartbeat_time and now - w.last_heartbeat_time < timedelta(seconds=HEARTBEAT_SECONDS)
-    ]
+if __name__ == "__main__":
+    needed = expected(load_campaigns([Path(folder) for folder in sys.argv[1:]]))
+    print(json.dumps({name: asdict(each) for name, each in needed.items()}))

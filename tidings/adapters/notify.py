@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from tidings.errors import ConfigError
 from tidings.ports import Answer, Tone
 from tidings.redact import redact
-from tidings.settings import Settings
+from tidings.settings import ROOT, Settings
 
 if TYPE_CHECKING:
     from apprise import Apprise
@@ -80,7 +80,9 @@ def complaints(given: str) -> list[str]:
 def complain_apart(given: str) -> None:
     """Raises ConfigError for wrong addresses. Apprise stays out of this process: another one reads them."""
     command = [sys.executable, "-m", "tidings.adapters.notify"]
-    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=APART_SECONDS, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, input=given, capture_output=True, text=True, timeout=APART_SECONDS, check=False
+    )
     if done.returncode != 0:
         raise ConfigError(["ALERT_URLS cannot be read: Apprise does not start; install the locked requirements"])
     if problems := json.loads(done.stdout):

@@ -1,57 +1,66 @@
-"""Prefect: start runs, ask what became of them, deploy. Its words and errors become ours here."""
+"""Prefect: start runs, ask what became of them. Its words become ours here, and its errors in `prefect_api`."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import httpx
-from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterName,
-    DeploymentFilterTags,
-    FlowRunFilter,
-    FlowRunFilterExpectedStartTime,
-    FlowRunFilterId,
-    FlowRunFilterState,
-    FlowRunFilterStateName,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
-from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelled, Crashed
+from pydantic import TypeAdapter
 
-from tidings import counts
-from tidings.errors import OutcomeUnknown, Refused, RetryLater
+from tidings.adapters.prefect_api import PATIENCE_SECONDS, SERVICE, PrefectApi, segment, within
+from tidings.errors import Refused, RetryLater
 from tidings.model import Slot, Stuck, UnderWay
 
-SERVICE = "Prefect"
-#: A webhook waits no longer than this for Prefect; then it is answered 202 and dispatched later.
-PATIENCE_SECONDS = 5.0
 #: A run of Prefect's own waits longer before it gives up and goes red: nobody stands at the door.
 RUNS_PATIENCE_SECONDS = 60.0
-#: What a kept connection says when Prefect has ended since: on a new one it may well answer.
-STALE = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 MIRROR_DEPLOYMENT = "tidings-notion-mirror"
 CANARY_DEPLOYMENT = "tidings-canary"
 #: A deployment's servers start after `tidings deploy`, and proxies learn of them later still.
 AFTER_DEPLOYMENT = timedelta(minutes=2)
 RECONCILE_DEPLOYMENT = "tidings-reconcile"
-#: What Prefect's API answers to GET /hello (prefect/server/api/root.py).
-HELLO = "👋"
 #: The event by which whoever watches tells Prefect so.
 WATCHED_EVENT = "tidings.watched"
 #: Prefect's page size for run queries.
 PAGE = 200
-#: States of a run that a worker has taken.
-UNDER_WAY = frozenset({StateType.PENDING, StateType.RUNNING, StateType.CANCELLING})
+#: Types of a run's state (prefect/client/schemas/objects.py): it will not run any more; a worker has taken it; it has
+#: yet to begin.
+TERMINAL = ("CANCELLED", "COMPLETED", "CRASHED", "FAILED")
+UNDER_WAY = ("CANCELLING", "PENDING", "RUNNING")
+NOT_BEGUN = ("PENDING", "SCHEDULED")
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    type: str
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Of a flow run what is looked at here."""
+
+    id: UUID
+    deployment_id: UUID | None = None
+    expected_start_time: datetime | None = None
+    state: RunState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    id: UUID
+    name: str
+
+
+_RUN, _RUNS = TypeAdapter(Run), TypeAdapter(list[Run])
+_NAMED, _MANY_NAMED = TypeAdapter(Named), TypeAdapter(list[Named])
+#: What Prefect's API answers to GET /hello (prefect/server/api/root.py).
+_GREETING: TypeAdapter[str] = TypeAdapter(Literal["👋"])
+Filter = dict[str, Any]
+_OURS: Filter = {"tags": {"all_": ["tidings"]}}
 
 
 def watched_resource(pool: str) -> str:
@@ -60,15 +69,17 @@ def watched_resource(pool: str) -> str:
 
 
 class PrefectRuns:
-    """The engine as the use cases see it. Keeps one client, so one TLS context and one connection pool."""
+    """The engine as the use cases see it."""
 
     def __init__(
-        self, client: PrefectClient, campaign_deployments: dict[str, str], *, patience: float = PATIENCE_SECONDS
+        self, api: PrefectApi, campaign_deployments: dict[str, str], *, patience: float = PATIENCE_SECONDS
     ) -> None:
         """`patience` is how many seconds the creation of a run may take."""
-        self.client = client
+        self.api = api
         self._patience = patience
         self._send_deployments = campaign_deployments
+        #: Ids of deployments by name.
+        self._ids: dict[str, UUID] = {}
 
     async def start_handler(self, deployment: str, event_ids: Sequence[UUID], dispatch_id: UUID) -> UUID:
         """The handler run of a dispatch. The same dispatch id always answers with the same run."""
@@ -77,7 +88,7 @@ class PrefectRuns:
             deployment,
             parameters={"event_ids": [str(e) for e in event_ids]},
             idempotency_key=f"dispatch:{dispatch_id}",
-            flow_run_name=f"{deployment} · {many}",
+            name=f"{deployment} · {many}",
         )
         return run.id
 
@@ -87,8 +98,8 @@ class PrefectRuns:
             deployment,
             parameters={"dispatch_id": str(dispatch_id)},
             idempotency_key=f"dispatch:{dispatch_id}",
-            flow_run_name=f"{deployment} · events until {at.astimezone(UTC):%H:%M:%S} UTC",
-            scheduled_time=at,
+            name=f"{deployment} · events until {at.astimezone(UTC):%H:%M:%S} UTC",
+            at=at,
         )
         return run.id
 
@@ -98,11 +109,11 @@ class PrefectRuns:
             self._send_deployments[slot.campaign],
             parameters={"template": slot.template, "due": slot.at.isoformat()},
             idempotency_key=key,
-            flow_run_name=f"{slot.template} · {slot.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
-            scheduled_time=at,
+            name=f"{slot.template} · {slot.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
+            at=at,
             tags=[f"campaign:{slot.campaign}", f"sequence:{slot.sequence}", f"template:{slot.template}"],
         )
-        waits = run.state is None or run.state.type in {StateType.SCHEDULED, StateType.PENDING}
+        waits = run.state is None or run.state.type in NOT_BEGUN
         return run.id, waits
 
     async def start_later(self, deployment: str, seconds: float, now: datetime) -> tuple[datetime, UUID]:
@@ -112,90 +123,92 @@ class PrefectRuns:
             deployment,
             parameters={},
             idempotency_key=f"left:{at:%Y-%m-%dT%H:%M}",
-            flow_run_name=f"left behind · {at:%Y-%m-%d %H:%M:%S} UTC",
-            scheduled_time=at,
+            name=f"left behind · {at:%Y-%m-%d %H:%M:%S} UTC",
+            at=at,
         )
         return at, run.id
 
-    async def _run(self, deployment: str, **arguments: Any) -> FlowRun:
-        """Every run has an idempotency key, so asking twice makes one run."""
-        async with prefect_errors(f"deployment {deployment!r}", self._patience):
-            try:
-                return await self._create(deployment, **arguments)
-            except STALE:
-                return await self._create(deployment, **arguments)
+    async def _run(self, deployment: str, *, at: datetime | None = None, **given: Any) -> Run:
+        """A run of a deployment, now or at some time. Each has an idempotency key, so asking twice makes one run."""
+        if at is not None:
+            given["state"] = {"type": "SCHEDULED", "state_details": {"scheduled_time": at.isoformat()}}
+        async with within(self._patience, f"deployment {deployment!r}"):
+            if deployment in self._ids:
+                try:
+                    return await self._create(deployment, given)
+                except Refused as error:
+                    if error.status != httpx.codes.NOT_FOUND:
+                        raise
+            await self._look_up(deployment)  # for the first time, or somebody has deleted it and made it anew
+            return await self._create(deployment, given)
 
-    async def _create(self, deployment: str, **arguments: Any) -> FlowRun:
-        run: FlowRun = await run_deployment(  # type: ignore[misc]
-            f"{deployment}/{deployment}", client=self.client, timeout=0, as_subflow=False, **arguments
-        )
-        return run
+    async def _look_up(self, deployment: str) -> None:
+        path = f"/deployments/name/{segment(deployment)}/{segment(deployment)}"
+        found = await self.api.get(path, _NAMED, what=f"deployment {deployment!r}", patience=self._patience)
+        self._ids[deployment] = found.id
+
+    async def _create(self, deployment: str, given: dict[str, Any]) -> Run:
+        path = f"/deployments/{self._ids[deployment]}/create_flow_run"
+        what = f"deployment {deployment!r}"
+        return await self.api.post(path, _RUN, what=what, json=given, patience=self._patience)
+
+    async def _runs(self, wanted: Filter, deployments: Filter | None = None, offset: int = 0) -> list[Run]:
+        question = {"flow_runs": wanted, "deployments": deployments, "limit": PAGE, "offset": offset}
+        return await self.api.post("/flow_runs/filter", _RUNS, what="flow runs", json=question)
 
     async def ended(self, run_ids: Sequence[UUID]) -> dict[UUID, str]:
         """Of these runs, those that will not run any more, and how they ended; "gone" for deleted ones."""
         ended: dict[UUID, str] = {}
         for start in range(0, len(run_ids), PAGE):
-            page = list(run_ids[start : start + PAGE])
-            async with prefect_errors("flow runs"):
-                runs = await self.client.read_flow_runs(
-                    flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=page)), limit=PAGE
-                )
-            ended |= {run.id: run.state.type.value.lower() for run in runs if run.state and run.state.is_final()}
+            page = run_ids[start : start + PAGE]
+            runs = await self._runs({"id": {"any_": [str(each) for each in page]}})
+            ended |= {run.id: run.state.type.lower() for run in runs if run.state and run.state.type in TERMINAL}
             ended |= dict.fromkeys(set(page) - {run.id for run in runs}, "gone")
         return ended
 
     async def ended_lately(self, since: datetime) -> dict[UUID, str]:
         """Send runs planned for after `since` that will not run any more, and how they ended."""
         ended: dict[UUID, str] = {}
-        deployments = DeploymentFilter(name=DeploymentFilterName(any_=sorted(self._send_deployments.values())))
-        wanted = FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))),
-            expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
-        )
+        deployments = {"name": {"any_": sorted(self._send_deployments.values())}}
+        wanted = {"state": {"type": {"any_": TERMINAL}}, "expected_start_time": {"after_": since.isoformat()}}
         while True:
-            async with prefect_errors("flow runs"):
-                runs = await self.client.read_flow_runs(
-                    flow_run_filter=wanted, deployment_filter=deployments, limit=PAGE, offset=len(ended)
-                )
-            ended |= {run.id: run.state.type.value.lower() for run in runs if run.state}
+            runs = await self._runs(wanted, deployments, offset=len(ended))
+            ended |= {run.id: run.state.type.lower() for run in runs if run.state}
             if len(runs) < PAGE:
                 return ended
 
     async def under_way(self) -> list[UnderWay]:
         """Runs of ours that a worker has taken and that have not ended, as far as Prefect knows."""
-        wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(UNDER_WAY))))
-        ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["tidings"]))
-        async with prefect_errors("flow runs"):
-            runs = await self.client.read_flow_runs(flow_run_filter=wanted, deployment_filter=ours, limit=PAGE)
-        return [UnderWay(run.id, run.state.timestamp, run.state.type is StateType.PENDING) for run in runs if run.state]
+        runs = await self._runs({"state": {"type": {"any_": UNDER_WAY}}}, _OURS)
+        return [UnderWay(run.id, run.state.timestamp, run.state.type == "PENDING") for run in runs if run.state]
 
     async def stuck(self, *, under_way_since: datetime, late_since: datetime) -> list[Stuck]:
         """Runs of ours that are under way since before then, or should have begun before then and wait for a worker."""
-        late = FlowRunFilter(
-            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])),
-            expected_start_time=FlowRunFilterExpectedStartTime(before_=late_since),
-        )
-        taken = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(UNDER_WAY))))
-        ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["tidings"]))
-        async with prefect_errors("flow runs"):
-            waiting = await self.client.read_flow_runs(flow_run_filter=late, deployment_filter=ours, limit=PAGE)
-            runs = await self.client.read_flow_runs(flow_run_filter=taken, deployment_filter=ours, limit=PAGE)
-            names = {d.id: d.name for d in await self.client.read_deployments(deployment_filter=ours, limit=PAGE)}
+        late = {"state": {"name": {"any_": ["Late"]}}, "expected_start_time": {"before_": late_since.isoformat()}}
+        waiting = await self._runs(late, _OURS)
+        runs = await self._runs({"state": {"type": {"any_": UNDER_WAY}}}, _OURS)
         old = [(r, r.state.timestamp, False) for r in runs if r.state and r.state.timestamp < under_way_since]
         old += [(r, r.expected_start_time, True) for r in waiting if r.expected_start_time]
+        names = await self._names_of([r.deployment_id for r, _, _ in old if r.deployment_id])
         return [Stuck(r.id, names[r.deployment_id], at, w) for r, at, w in old if r.deployment_id in names]
+
+    async def _names_of(self, deployments: Sequence[UUID]) -> dict[UUID, str]:
+        if not deployments:
+            return {}
+        question = {"deployments": {"id": {"any_": sorted({str(each) for each in deployments})}}, "limit": PAGE}
+        found = await self.api.post("/deployments/filter", _MANY_NAMED, what="deployments", json=question)
+        return {each.id: each.name for each in found}
 
     async def bury(self, run_id: UUID) -> None:
         """Say for a run whose process is gone that it has ended. One that a person was cancelling is cancelled."""
-        async with prefect_errors(f"flow run {run_id}"):
-            run = await self.client.read_flow_run(run_id)
-            if run.state is None or run.state.type not in UNDER_WAY:
-                return
-            words = "Its process is gone, and its worker did not say so. What it left undone gets a new run."
-            state: State[Any] = (
-                Cancelled(message=words) if run.state.type is StateType.CANCELLING else Crashed(message=words)
-            )
-            await self.client.set_flow_run_state(run_id, state)
+        what = f"flow run {run_id}"
+        run = await self.api.get(f"/flow_runs/{run_id}", _RUN, what=what)
+        if run.state is None or run.state.type not in UNDER_WAY:
+            return
+        words = "Its process is gone, and its worker did not say so. What it left undone gets a new run."
+        ended = "CANCELLED" if run.state.type == "CANCELLING" else "CRASHED"
+        state = {"type": ended, "message": words}
+        await self.api.tell(f"/flow_runs/{run_id}/set_state", what=what, json={"state": state, "force": False})
 
     async def start_mirror(self, now: datetime, every: timedelta) -> UUID:
         """A run that brings Notion up to date; one in so long a while at most, whoever asks."""
@@ -203,7 +216,7 @@ class PrefectRuns:
             MIRROR_DEPLOYMENT,
             parameters={},
             idempotency_key=f"mirror:{every.total_seconds():g}:{int(now.timestamp() // every.total_seconds())}",
-            flow_run_name=f"Notion · {now:%Y-%m-%d %H:%M} UTC",
+            name=f"Notion · {now:%Y-%m-%d %H:%M} UTC",
         )
         return run.id
 
@@ -214,8 +227,8 @@ class PrefectRuns:
             CANARY_DEPLOYMENT,
             parameters={},
             idempotency_key=f"canary:{at:%Y-%m-%dT%H:%M}",
-            flow_run_name=f"canary after deployment · {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
-            scheduled_time=at,
+            name=f"canary after deployment · {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+            at=at,
         )
         return at
 
@@ -225,7 +238,7 @@ class PrefectRuns:
             RECONCILE_DEPLOYMENT,
             parameters={"since": since.isoformat() if since else None, "dry_run": dry_run},
             idempotency_key=f"reconcile:{since}:{dry_run}:{now:%Y-%m-%dT%H:%M}",
-            flow_run_name=f"reconciliation · {now:%Y-%m-%d %H:%M} UTC",
+            name=f"reconciliation · {now:%Y-%m-%d %H:%M} UTC",
         )
         return run.id
 
@@ -237,14 +250,11 @@ class PrefectRuns:
             "event": WATCHED_EVENT,
             "resource": {"prefect.resource.id": watched_resource(pool)},
         }
-        async with prefect_errors("events"):
-            await self.client.request("POST", "/events", json=[event])
+        await self.api.tell("/events", what="events", json=[event])
 
     async def ping(self) -> None:
         """Raises RetryLater when Prefect's API does not answer, and OutcomeUnknown when it is something else."""
-        async with prefect_errors("the API"):
-            if (await self.client.hello()).json() != HELLO:
-                raise ValueError("not Prefect's greeting")
+        await self.api.get("/hello", _GREETING, what="the API")
 
 
 async def lets_anyone_in(api_url: str, transport: httpx.AsyncBaseTransport | None = None) -> bool:
@@ -257,35 +267,3 @@ async def lets_anyone_in(api_url: str, transport: httpx.AsyncBaseTransport | Non
                 SERVICE, f"the API: cannot be reached ({type(error).__name__})", retry_after=2.0
             ) from error
     return answer.is_success
-
-
-@asynccontextmanager
-async def open_client() -> AsyncIterator[PrefectClient]:
-    """A client that is kept for the life of the process."""
-    async with get_client() as client:
-        yield client
-
-
-@asynccontextmanager
-async def prefect_errors(what: str, patience: float = PATIENCE_SECONDS) -> AsyncIterator[None]:
-    """A call to Prefect: counted, its errors as ours; nothing here waits longer than `patience` seconds."""
-    began, status = time.perf_counter(), None
-    try:
-        async with asyncio.timeout(patience):
-            yield
-        status = 200
-    except TimeoutError as error:
-        raise OutcomeUnknown(SERVICE, f"{what}: no answer within {patience:g} s") from error
-    except ObjectNotFound as error:
-        status = 404
-        raise Refused(SERVICE, f"{what} does not exist; run: tidings deploy", status=404) from error
-    except PrefectHTTPStatusError as error:
-        status = error.response.status_code
-        kind = RetryLater if status in {408, 425, 429} or status >= 500 else Refused
-        raise kind(SERVICE, f"{what}: {error}"[:500], status=status) from error
-    except httpx.TransportError as error:
-        raise RetryLater(SERVICE, f"{what}: cannot be reached: {error}", retry_after=2.0) from error
-    except ValueError as error:  # no JSON, or not what Prefect's client knows: a proxy's page, a login page
-        raise OutcomeUnknown(SERVICE, f"{what}: the answer is not Prefect's; check PREFECT_API_URL") from error
-    finally:
-        counts.call(SERVICE, status, time.perf_counter() - began)

@@ -8,7 +8,7 @@ import socket
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from tidings.adapters.deploy import live_workers, problems, signatures
+from tidings.adapters.deployed import expected_of, live_workers, problems, signatures
 from tidings.adapters.prefect import lets_anyone_in
 from tidings.adapters.public import PublicSide
 from tidings.code import TOLD, Code, of_this_process
@@ -71,14 +71,15 @@ def _of_this_machine(url: str) -> bool:
 
 async def deployments(parts: App, now: datetime) -> Word:
     """Every deployment is there and fits the code (F4, F8)."""
-    found = await problems(parts.runs.client, parts.campaigns, parts.settings.work_pool)
-    return all_of(list(found.values()), f"{len(signatures(parts.campaigns))} deployments")
+    expected = await expected_of(parts.settings.campaign_folders)
+    found = await problems(parts.runs.api, expected, parts.settings.work_pool)
+    return all_of(list(found.values()), f"{len(expected)} deployments")
 
 
 async def worker(parts: App, now: datetime) -> Word:
     """A worker polls, and its runs have the code that is here (F6, F8)."""
     pool = parts.settings.work_pool
-    live = await live_workers(parts.runs.client, pool, now)
+    live = await live_workers(parts.runs.api, pool, now)
     if not live:
         return wrong(f"no worker is polling the work pool {pool!r}; start one: tidings worker")
     try:
@@ -88,7 +89,8 @@ async def worker(parts: App, now: datetime) -> Word:
     known = {name: Code.from_json(told[name]) for name in live if name in told}
     if not known:
         return unknown(f"{', '.join(live)} polls {pool!r}, and has not told which code it runs")
-    return _compared(known, of_this_process(signatures(parts.campaigns)))
+    expected = await expected_of(parts.settings.campaign_folders)
+    return _compared(known, of_this_process(signatures(expected)))
 
 
 def _compared(workers: dict[str, Code], here: Code) -> Word:

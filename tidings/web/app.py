@@ -16,7 +16,6 @@ from tidings.accept import Intake
 from tidings.adapters.blocks import settings_of_this_process
 from tidings.adapters.captcha import Captcha
 from tidings.adapters.notify import complain_apart
-from tidings.adapters.prefect import PATIENCE_SECONDS
 from tidings.errors import LedgerUnavailable
 from tidings.logs import configure
 from tidings.metrics import Board
@@ -69,7 +68,7 @@ async def _lifespan(app: Server) -> AsyncIterator[None]:
     if settings.alert_urls:
         await asyncio.to_thread(complain_apart, settings.alert_urls.get_secret_value())
     _no_lines_of_uvicorn()
-    async with open_app(settings, prefect_patience=PATIENCE_SECONDS) as parts:
+    async with open_app(settings, at_the_door=True) as parts:
         intake = Intake(parts.ledger, parts.runs, now=utc_now)
         reports = Reports(parts.ledger, now=utc_now)
         app.state.parts, app.state.intake, app.state.reports = parts, intake, reports

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
-from tidings.adapters.deploy import problems
+from tidings.adapters.deployed import expected_of, problems
 from tidings.campaign import Campaign, Webhook
 from tidings.doctor import providers
 from tidings.errors import LedgerUnavailable, TidingsError
@@ -123,7 +123,8 @@ class Gate:
 
     async def _deployments(self) -> dict[str, str]:
         parts = self._parts
-        return await problems(parts.runs.client, parts.campaigns, parts.settings.work_pool)
+        expected = await expected_of(parts.settings.campaign_folders)
+        return await problems(parts.runs.api, expected, parts.settings.work_pool)
 
     async def _templates(self) -> dict[str, str]:
         parts, settings = self._parts, self._parts.settings
