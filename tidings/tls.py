@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import certifi
@@ -32,6 +34,9 @@ def share_contexts() -> None:
 
 
 def prepare() -> None:
-    """Read the authorities now."""
+    """Read the authorities now: those of certifi, and those that httpx and Prefect take in their place."""
     share_contexts()
     _of(certifi.where())
+    own = os.environ.get("SSL_CERT_FILE")
+    if own and Path(own).is_file():
+        _of(own)

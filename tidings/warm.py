@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, cast
 from uuid import UUID
@@ -15,6 +16,7 @@ from prefect._internal.control_listener import configure_from_env
 from prefect.engine import handle_engine_signals
 from prefect.flow_engine import load_flow, load_flow_run, run_flow
 from prefect.logging.loggers import flow_run_logger
+from prefect.settings import get_current_settings
 
 import flows.canary
 import flows.handler
@@ -23,7 +25,7 @@ import flows.reconcile
 import flows.send_email
 import flows.sweep
 from tidings import logs, tls
-from tidings.adapters.blocks import settings_of_this_process
+from tidings.adapters.blocks import keep_settings
 from tidings.campaign import load_campaigns
 from tidings.code import source
 from tidings.errors import CampaignError
@@ -36,6 +38,25 @@ LATE = (
     "prefect.concurrency.services",
     "prefect.task_engine",
     "prefect.utilities.visualization",
+)
+#: Models that Prefect completes when they are first used, in every run: 20 ms.
+INCOMPLETE = (
+    "prefect.artifacts.MarkdownArtifact",
+    "prefect.client.schemas.actions.ArtifactCreate",
+    "prefect.client.schemas.actions.FlowRunUpdate",
+    "prefect.client.schemas.actions.LogCreate",
+    "prefect.client.schemas.objects.Artifact",
+    "prefect.client.schemas.objects.ConcurrencyLeaseHolder",
+    "prefect.client.schemas.objects.FlowRun",
+    "prefect.client.schemas.objects.ServerDefaultResultStorage",
+    "prefect.client.schemas.objects.WorkPool",
+    "prefect.client.schemas.objects.WorkQueue",
+    "prefect.client.schemas.responses.DeploymentResponse",
+    "prefect.events.filters.EventFilter",
+    "prefect.events.filters.EventIDFilter",
+    "prefect.events.filters.EventNameFilter",
+    "prefect.events.filters.EventOccurredFilter",
+    "prefect.events.schemas.events.Event",
 )
 
 
@@ -51,6 +72,10 @@ def prepare() -> None:
     for name in LATE:
         with suppress(ImportError):
             importlib.import_module(name)
+    for path in INCOMPLETE:
+        module, _, name = path.rpartition(".")
+        with suppress(ImportError, AttributeError):
+            getattr(importlib.import_module(module), name).model_rebuild()
     try:
         campaigns = load_campaigns(campaign_folders())
     except CampaignError:
@@ -64,12 +89,16 @@ def prepare() -> None:
 def run(flow_run_id: UUID) -> int:
     """Run one flow run to its end, as `python -m prefect.engine` would."""
     configure_from_env()
+    get_current_settings().client.server_version_check_enabled = False  # the worker has seen to that
     with handle_engine_signals(flow_run_id):
-        flow_run = load_flow_run(flow_run_id=flow_run_id)
+        with ThreadPoolExecutor(1) as beside:
+            reading = beside.submit(keep_settings)  # asks Prefect, too
+            flow_run = load_flow_run(flow_run_id=flow_run_id)
         logger = flow_run_logger(flow_run=flow_run)
         try:
+            settings = reading.result()
             flow = load_flow(flow_run)
-            logs.configure(as_json=settings_of_this_process().log_json)  # before Prefect's own first line
+            logs.configure(as_json=settings.log_json)  # before Prefect's own first line
         except BaseException:
             logger.error("The flow of this run cannot be loaded", exc_info=True)
             raise

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -25,14 +26,17 @@ from uuid import UUID
 import anyio
 import anyio.abc
 import httpx
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.client.schemas.objects import Flow, FlowRun, State, StateType
+from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
 from prefect.states import Cancelled
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
@@ -58,6 +62,8 @@ LEAD_SECONDS = 0.3
 #: is told to stop itself. Docker and systemd give the worker the two together and a little more before they kill it.
 LEAVE_SECONDS = 25.0
 GRACE_SECONDS = 5.0
+#: How often Prefect is asked whether a deployment is still as it was known, and how many it tells of at once.
+LOOK_SECONDS, PAGE = 60.0, 200
 #: How often Prefect is asked whether a person has cancelled a run that is at work.
 CANCEL_SECONDS = 2.0
 #: How soon a lost connection to PostgreSQL is made anew.
@@ -68,10 +74,71 @@ TELL_SECONDS, TOLD_SECONDS = 3600.0, 86_400.0
 TELL_AGAIN_SECONDS = 15.0
 
 
+class WarmConfiguration(ProcessJobConfiguration):
+    """What a run is given."""
+
+    @classmethod
+    def _base_environment(cls) -> dict[str, str]:
+        """Prefect's settings of this process, as variables. They do not change, and to write them takes 50 ms."""
+        return dict(_settings_as_variables())
+
+
+@cache
+def _settings_as_variables() -> dict[str, str]:
+    return ProcessJobConfiguration._base_environment()
+
+
+class Known:
+    """The deployments and flows that this worker has had runs of: Prefect's worker asks for them three times before
+    each run, 60 ms in which a first mail waits. One look a minute at all of them finds what has changed."""
+
+    def __init__(self) -> None:
+        self._deployments: dict[UUID, DeploymentResponse] = {}
+        self._flows: dict[UUID, Flow] = {}
+        self._client: PrefectClient | None = None
+
+    def of(self, client: PrefectClient) -> None:
+        """Answer in the place of this client."""
+        self._client = client
+        ask_deployment, ask_flow = client.read_deployment, client.read_flow
+
+        async def read_deployment(deployment_id: UUID | str) -> DeploymentResponse:
+            key = UUID(str(deployment_id))
+            if key not in self._deployments:
+                self._deployments[key] = await ask_deployment(key)
+            return self._deployments[key].model_copy(deep=True)  # Prefect writes a run's own variables into it
+
+        async def read_flow(flow_id: UUID) -> Flow:
+            if flow_id not in self._flows:
+                self._flows[flow_id] = await ask_flow(flow_id)
+            return self._flows[flow_id]
+
+        client.read_deployment = read_deployment  # type: ignore[method-assign]
+        client.read_flow = read_flow  # type: ignore[method-assign]
+
+    async def look_always(self) -> None:
+        """See what has become of the deployments, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.look()
+            except httpx.HTTPError as error:
+                log.warning("worker.deployments_unknown", extra={"error": str(error)})  # asked again
+
+    async def look(self) -> None:
+        """See what has become of the deployments. One that is gone is not known any more."""
+        if not self._deployments or self._client is None:
+            return
+        ids = DeploymentFilterId(any_=list(self._deployments))
+        found = await self._client.read_deployments(deployment_filter=DeploymentFilter(id=ids), limit=PAGE)
+        self._deployments = {each.id: each for each in found}
+
+
 class WarmProcessWorker(ProcessWorker):
     """Serves a pool of type "process" with forked runs."""
 
     type = "process"
+    job_configuration = WarmConfiguration
 
     def __init__(self, *, wake: Wake, memory: Memory, **kwargs: Any) -> None:
         super().__init__(prefetch_seconds=PREFETCH_SECONDS, **kwargs)
@@ -80,7 +147,7 @@ class WarmProcessWorker(ProcessWorker):
         self._look = asyncio.Event()
         self._leaving = False
         self._processes: dict[UUID, BaseProcess] = {}
-        self._entrypoints: dict[UUID, str] = {}
+        self._known = Known()
         self._fork: ForkServerContext = multiprocessing.get_context("forkserver")
         self._fork.set_forkserver_preload(PRELOAD)  # for a fork server that is started anew
 
@@ -117,16 +184,33 @@ class WarmProcessWorker(ProcessWorker):
             self._look.set()  # a place is free: whoever waited for it need not wait for the next poll
 
     async def _flow_entrypoint(self, flow_run: FlowRun) -> dict[str, str]:
-        """Tell the run which flow it is, so that it need not ask Prefect; asked once a deployment version."""
-        deployment = flow_run.deployment_id
-        if deployment is None:
+        """Tell the run which flow it is, so that it need not ask Prefect."""
+        if flow_run.deployment_id is None:
             return {}
-        if deployment not in self._entrypoints:
-            entrypoint = (await self.client.read_deployment(deployment)).entrypoint
-            if not entrypoint:
-                return {}
-            self._entrypoints[deployment] = entrypoint
-        return {"PREFECT__FLOW_ENTRYPOINT": self._entrypoints[deployment]}
+        entrypoint = (await self.client.read_deployment(flow_run.deployment_id)).entrypoint
+        return {"PREFECT__FLOW_ENTRYPOINT": entrypoint} if entrypoint else {}
+
+    async def setup(self) -> None:
+        """As Prefect's own; what it asks before each run is then known already."""
+        await super().setup()
+        self._known.of(self.client)
+
+    async def _worker_metadata(self) -> None:
+        """Which of Prefect's integrations there are: none in requirements.txt. To look takes 2 MB and stays taken."""
+
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """Prefect's name for the time in which infrastructure is started: a fork takes less than to say so."""
+
+    async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
+        """By which the dashboard tells who ran it: said beside the run's start, not before it."""
+        if self._runs_task_group is not None:
+            self._runs_task_group.start_soon(self._label, flow_run_id)
+
+    async def _label(self, flow_run_id: UUID) -> None:
+        try:
+            await super()._give_worker_labels_to_flow_run(flow_run_id)
+        except (httpx.HTTPError, ObjectNotFound) as error:
+            log.warning("worker.label_failed", extra={"flow_run_id": str(flow_run_id), "error": str(error)})
 
     async def kill_infrastructure(
         self, infrastructure_pid: str, configuration: ProcessJobConfiguration, grace_seconds: int = 30
@@ -148,6 +232,7 @@ class WarmProcessWorker(ProcessWorker):
                     self._look_when_told(),
                     self._tell_always(),
                     self._cancel_always(),
+                    self._known.look_always(),
                 )
             ]
             try:
@@ -206,9 +291,6 @@ class WarmProcessWorker(ProcessWorker):
             self._submitting_flow_run_ids.discard(flow_run.id)  # it is still scheduled: the next poll finds it
             if self._cancelling_observer is not None:
                 self._cancelling_observer.remove_in_flight_flow_run_id(flow_run.id)
-
-    async def _worker_metadata(self) -> None:
-        """Which of Prefect's integrations there are: none in requirements.txt. To look takes 2 MB and stays taken."""
 
     async def leave(self) -> None:
         """Take no new runs, and give those under way time to end."""
