@@ -122,7 +122,7 @@ class Known:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await self.look()
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, ValueError) as error:  # or a proxy's page
                 log.warning("worker.deployments_unknown", extra={"error": str(error)})  # asked again
 
     async def look(self) -> None:
