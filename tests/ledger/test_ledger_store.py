@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import Mock
 
 import asyncpg
 import pytest
@@ -58,13 +59,41 @@ async def test_a_connection_that_is_killed__is_unavailable_and_the_next_one_work
     await own.ping()
 
 
-async def test_an_idle_connection_that_is_killed__costs_nobody_anything(own: Ledger, postgres: str) -> None:
+async def test_a_connection_that_is_killed_between_two_uses__costs_nobody_anything(own: Ledger, postgres: str) -> None:
     pid = (await run(own, "SELECT pg_backend_pid()")).scalar_one()
     killer = await asyncpg.connect(postgres)
-    await killer.execute("SELECT pg_terminate_backend($1)", pid)
+    await killer.execute("SELECT pg_terminate_backend($1, 5000)", pid)
     await killer.close()
+    await asyncio.sleep(0.05)
 
     await own.ping()
+
+
+@pytest.mark.parametrize(("fresh_for", "asked"), [(60.0, 0), (0.0, 1)])
+async def test_only_a_rested_connection__is_asked_whether_it_lives(
+    own: Ledger, monkeypatch: pytest.MonkeyPatch, fresh_for: float, asked: int
+) -> None:
+    await own.ping()
+    monkeypatch.setattr("tidings.ledger.store.FRESH_SECONDS", fresh_for)
+    ask = Mock(wraps=own.engine.dialect.do_ping)
+    monkeypatch.setattr(own.engine.dialect, "do_ping", ask)
+
+    await own.ping()
+
+    assert ask.call_count == asked
+
+
+async def test_a_rested_connection_that_does_not_answer__is_replaced(
+    own: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidings.ledger.store.FRESH_SECONDS", 0)
+    before = (await run(own, "SELECT pg_backend_pid()")).scalar_one()
+    error = own.engine.dialect.loaded_dbapi.OperationalError("no route")
+    monkeypatch.setattr(own.engine.dialect, "do_ping", Mock(side_effect=[error, True]))
+
+    after = (await run(own, "SELECT pg_backend_pid()")).scalar_one()
+
+    assert after != before
 
 
 async def test_a_pool_that_is_used_up__is_unavailable(postgres: str) -> None:
