@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
 
-from tidings.settings import ROOT, Settings, block_of
+from tidings.settings import ROOT, PrefectAccess, Settings, block_of
 
 FILE = ROOT / "docs" / "settings.md"
 MAKE = "deploy/check settings --write"
@@ -20,9 +21,19 @@ all of it at once, each with its name and its cure.
 |---|---|---|---|
 """
 
+PREFECTS = """
+## Prefect's own
 
-def _row(name: str) -> str:
-    field = Settings.model_fields[name]
+How Prefect's API is reached. These are settings of Prefect's, which its worker reads as well: from the environment or
+`.env`.
+
+| setting | default | Prefect block | meaning |
+|---|---|---|---|
+"""
+
+
+def _row(kind: type[BaseSettings], name: str) -> str:
+    field = kind.model_fields[name]
     block = f"`{found}`" if (found := block_of(name)) else ""
     meaning = (field.description or "").replace("|", "\\|").replace("<", "&lt;")
     return f"| `{name.upper()}` | {_default(field.default)} | {block} | {meaning} |\n"
@@ -37,7 +48,9 @@ def _default(value: object) -> str:
 
 
 def made() -> str:
-    return HEAD + "".join(_row(name) for name in Settings.model_fields)
+    ours = "".join(_row(Settings, name) for name in Settings.model_fields)
+    prefects = [name for name in PrefectAccess.model_fields if name not in Settings.model_fields]
+    return HEAD + ours + PREFECTS + "".join(_row(PrefectAccess, name) for name in prefects)
 
 
 def write() -> None:
