@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections import Counter
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import DeploymentFilter
 from prefect.client.schemas.objects import Flow
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessJobConfiguration
 
 from tidings import warm
-from tidings.worker import Known, WarmConfiguration
+from tidings.worker import Known, WarmConfiguration, WarmProcessWorker
 
 
 def deployment(name: str, **given: object) -> DeploymentResponse:
@@ -34,9 +37,10 @@ class Prefect:
         self.asked["deployment"] += 1
         return self.deployments[deployment_id]
 
-    async def read_deployments(self, *, deployment_filter: object, limit: int) -> list[DeploymentResponse]:
+    async def read_deployments(self, *, deployment_filter: DeploymentFilter, limit: int) -> list[DeploymentResponse]:
         self.asked["deployments"] += 1
-        return list(self.deployments.values())
+        assert deployment_filter.id is not None
+        return [each for each in self.deployments.values() if each.id in (deployment_filter.id.any_ or [])]
 
     async def read_flow(self, flow_id: UUID) -> Flow:
         self.asked["flow"] += 1
@@ -91,6 +95,12 @@ def test_what_a_run_is_given__is_what_prefects_own_worker_gives() -> None:
     WarmConfiguration._base_environment()["A"] = "a run's own"
 
     assert "A" not in WarmConfiguration._base_environment()
+
+
+@pytest.mark.parametrize("name", ["_give_worker_labels_to_flow_run", "_propose_submitting_state", "_worker_metadata"])
+def test_what_is_left_out_of_prefects_worker__is_still_called_so(name: str) -> None:
+    assert name in vars(WarmProcessWorker)
+    assert f"self.{name}" in inspect.getsource(BaseWorker)
 
 
 @pytest.mark.parametrize("path", warm.INCOMPLETE)

@@ -316,7 +316,7 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> set[str]:
         """Every secret value of this process, for `tidings.redact`."""
-        found = {os.environ.get("PREFECT_API_AUTH_STRING", ""), os.environ.get("PREFECT_API_KEY", "")}
+        found = PrefectAccess.load(prefect_api_url=self.prefect_api_url).secrets
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, SecretStr):
@@ -504,12 +504,23 @@ class PrefectAccess(BaseSettings):
     prefect_api_auth_string: SecretStr | None = Field(None, description="user:password, as Prefect's server has it")
     prefect_api_key: SecretStr | None = Field(None, description="a key of Prefect Cloud")
     prefect_client_custom_headers: Json[dict[str, str]] = Field(
-        "{}", validate_default=True, description='headers for a proxy before it, as JSON: {"name": "value"}'
+        "{}", validate_default=True, repr=False, description='headers for a proxy before it, as JSON: {"name": "value"}'
     )
     prefect_api_ssl_cert_file: FilePath | None = Field(
         None, description="a file with the authority that signed its certificate"
     )
     prefect_api_tls_insecure_skip_verify: bool = Field(False, description="true takes any certificate")
+
+    @field_validator("prefect_api_url")
+    @classmethod
+    def _without_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @property
+    def secrets(self) -> set[str]:
+        """For `tidings.redact`."""
+        given = [each.get_secret_value() for each in (self.prefect_api_auth_string, self.prefect_api_key) if each]
+        return {*given, *self.prefect_client_custom_headers.values(), urlsplit(self.prefect_api_url).password or ""}
 
     @classmethod
     def load(cls, **given: Any) -> PrefectAccess:

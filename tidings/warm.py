@@ -74,7 +74,7 @@ def prepare() -> None:
             importlib.import_module(name)
     for path in INCOMPLETE:
         module, _, name = path.rpartition(".")
-        with suppress(ImportError, AttributeError):
+        with suppress(ImportError, AttributeError, NameError):
             getattr(importlib.import_module(module), name).model_rebuild()
     try:
         campaigns = load_campaigns(campaign_folders())

@@ -209,7 +209,7 @@ class WarmProcessWorker(ProcessWorker):
     async def _label(self, flow_run_id: UUID) -> None:
         try:
             await super()._give_worker_labels_to_flow_run(flow_run_id)
-        except (httpx.HTTPError, ObjectNotFound) as error:
+        except (httpx.HTTPError, ObjectNotFound, ValueError, RuntimeError, OSError) as error:  # no run ends for that
             log.warning("worker.label_failed", extra={"flow_run_id": str(flow_run_id), "error": str(error)})
 
     async def kill_infrastructure(

@@ -12,8 +12,9 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import TERMINAL_STATES
 
+from tidings.adapters import blocks
 from tidings.adapters.deployed import live_workers
-from tidings.adapters.prefect import TERMINAL, PrefectRuns
+from tidings.adapters.prefect import TERMINAL, PrefectRuns, lets_anyone_in
 from tidings.adapters.prefect_api import PrefectApi
 from tidings.errors import OutcomeUnknown, Refused, RetryLater, ServiceError
 from tidings.settings import PrefectAccess
@@ -146,20 +147,93 @@ async def test_the_password_or_key__is_shown(given: dict[str, str], shown: str |
     assert asked[0].headers["x-a"] == "b"
 
 
-async def test_a_server_that_wants_a_token_against_forged_requests__gets_one_and_is_not_asked_again() -> None:
-    token = httpx.Response(200, json={"token": "t-1", "client": "c", "expiration": "2026-12-01T01:00:00Z"})
+class Guarded:
+    """A server that wants a token against forged requests, and knows the last one of each client."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, str] = {}
+        self.asked: list[httpx.Request] = []
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        await asyncio.sleep(0.01)
+        if request.url.path == "/api/csrf-token":
+            client = request.url.params["client"]
+            self.tokens[client] = f"t-{len(self.asked)}"
+            return httpx.Response(200, json={"token": self.tokens[client], "client": client})
+        client, token = request.headers.get("prefect-csrf-client", ""), request.headers.get("prefect-csrf-token")
+        if request.method == "POST" and (token is None or self.tokens.get(client) != token):
+            return httpx.Response(403, json={"detail": "Invalid CSRF token or client identifier."})
+        return httpx.Response(200, json=[])
+
+
+async def test_a_server_that_wants_a_token_against_forged_requests__gets_one_from_each_who_has_none() -> None:
+    server = Guarded()
+    access = PrefectAccess.load(
+        prefect_api_url="http://prefect.test/api/", prefect_client_custom_headers='{"x-proxy": "word"}'
+    )
+    runs = PrefectRuns(PrefectApi(access, transport=httpx.MockTransport(server)), {})
+
+    async def soon(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await runs.under_way()
+
+    await asyncio.gather(*(soon(0.005 * number) for number in range(5)))
+    before = len(server.asked)
+    await runs.under_way()
+
+    assert len(server.asked) == before + 1  # with the token that it has
+    assert {request.headers["x-proxy"] for request in server.asked} == {"word"}
+
+
+async def test_a_server_that_refuses_a_token_too__is_refused_in_its_own_words() -> None:
     refused = httpx.Response(403, json={"detail": "Missing CSRF token."})
-    named, run = {"id": str(uuid4()), "name": "hello"}, {"id": str(uuid4())}
-    api, asked = speaking(httpx.Response(200, json=named), refused, token, httpx.Response(201, json=run))
-    runs = PrefectRuns(api, {})
+    api, _ = speaking(refused, httpx.Response(404), refused)
 
-    await runs.start_handler("hello", [uuid4()], uuid4())
-    await runs.start_handler("hello", [uuid4()], uuid4())
+    with pytest.raises(Refused, match="Missing CSRF token"):
+        await PrefectRuns(api, {}).under_way()
 
-    assert [request.method for request in asked] == ["GET", "POST", "GET", "POST", "POST"]
-    assert [request.headers.get("prefect-csrf-token") for request in asked] == [None, None, None, "t-1", "t-1"]
-    assert asked[2].url.params["client"] == asked[3].headers["prefect-csrf-client"]
-    assert asked[3].content == asked[1].content
+
+@pytest.mark.parametrize("status", [200, 401])
+async def test_whether_anyone_is_let_in__is_asked_as_a_stranger(status: int) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(status)
+
+    found = await lets_anyone_in("http://admin:word@prefect.test/api", httpx.MockTransport(answer))
+
+    assert found is (status == 200)
+    assert "authorization" not in asked[0].headers
+    assert asked[0].url == "http://prefect.test/api/admin/version"
+
+
+def test_secret_blocks__are_asked_for_again_by_a_run_and_not_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://prefect.test/api")
+    value = {"name": "notion-token", "data": {"value": "ntn_block"}}
+    answers = [httpx.Response(503), httpx.Response(200, json=[value])]
+    transport = httpx.MockTransport(lambda _: answers.pop(0))
+    arguments = blocks.client_arguments
+    monkeypatch.setattr(blocks, "client_arguments", lambda access: {**arguments(access), "transport": transport})
+    monkeypatch.setattr(blocks.time, "sleep", lambda _: None)
+    blocks._all_blocks.cache_clear()
+
+    assert blocks.secret_blocks(["notion-token"]) == {}
+    answers.insert(0, httpx.Response(429))
+    assert blocks.secret_blocks(["notion-token", "other"], pauses=(1.0,)) == {"notion-token": "ntn_block"}
+    assert answers == []
+    blocks._all_blocks.cache_clear()
+
+
+def test_what_a_run_was_given__does_not_change_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = iter(["first", "second", "third"])
+    monkeypatch.setattr(blocks, "_kept", [])
+    monkeypatch.setattr(blocks, "load_settings", lambda _: next(read))
+
+    assert blocks.settings_of_this_process() == "first"
+    assert blocks.keep_settings() == "second"
+    assert blocks.settings_of_this_process() == "second"
 
 
 async def test_a_deployment_that_was_deleted_and_made_anew__is_looked_up_again() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cache
@@ -160,5 +161,6 @@ def expected(campaigns: Campaigns) -> dict[str, Expected]:
 
 
 if __name__ == "__main__":
-    needed = expected(load_campaigns([Path(folder) for folder in sys.argv[1:]]))
+    with redirect_stdout(sys.stderr):  # for a campaign that prints something when it is imported
+        needed = expected(load_campaigns([Path(folder) for folder in sys.argv[1:]]))
     print(json.dumps({name: asdict(each) for name, each in needed.items()}))

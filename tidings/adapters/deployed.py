@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from tidings.adapters.prefect_api import PrefectApi, segment
-from tidings.errors import CampaignError
+from tidings.errors import CampaignError, RetryLater
 from tidings.settings import ROOT
 
 #: A worker says every 30 s that it lives; after three missed words it counts as gone.
@@ -27,6 +25,9 @@ HEARTBEAT_SECONDS = 95.0
 PAGE = 200
 #: The longest that another process may take to import the flows, on a machine that is busy.
 APART_SECONDS = 60.0
+#: After how long it is worth to try that again.
+PAUSE_SECONDS = 15.0
+UNTOLD = "Which deployments the code needs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,10 @@ class Worker:
 
 _EXPECTED = TypeAdapter(dict[str, Expected])
 _DEPLOYED, _WORKERS = TypeAdapter(list[Deployed]), TypeAdapter(list[Worker])
-_ONE_AT_A_TIME = Lock()
+
+Folders = tuple[Path, ...]
+_known: dict[Folders, Mapping[str, Expected]] = {}
+_asking: dict[Folders, asyncio.Task[Mapping[str, Expected]]] = {}
 
 
 def signature(schema: Mapping[str, Any]) -> str:
@@ -67,24 +71,47 @@ def signature(schema: Mapping[str, Any]) -> str:
 
 async def expected_of(folders: Sequence[Path]) -> Mapping[str, Expected]:
     """The deployments that these campaigns need, asked of another process: to know, one has to import the flows, and
-    with them Prefect, of which the webhook server has no other use (36 MB). Asked once: code does not change while it
-    runs. Raises CampaignError."""
-    return await asyncio.to_thread(_expected_once, tuple(folders))
+    with them Prefect, of which the webhook server has no other use (36 MB).
+
+    Asked once, whoever wants to know at the same time: code does not change while it runs. Raises CampaignError when
+    the campaigns or flows cannot be imported, RetryLater when that process could not do its work.
+    """
+    key = tuple(folders)
+    if key not in _known:
+        if key not in _asking:
+            _asking[key] = asyncio.create_task(_ask(key))
+            _asking[key].add_done_callback(lambda task: _answered(key, task))
+        return await asyncio.shield(_asking[key])
+    return _known[key]
 
 
-def _expected_once(folders: tuple[Path, ...]) -> Mapping[str, Expected]:
-    with _ONE_AT_A_TIME:
-        return _expected(folders)
+def _answered(key: Folders, task: asyncio.Task[Mapping[str, Expected]]) -> None:
+    del _asking[key]
+    if not task.cancelled() and task.exception() is None:
+        _known[key] = task.result()
 
 
-@cache
-def _expected(folders: tuple[Path, ...]) -> Mapping[str, Expected]:
+async def _ask(folders: Folders) -> Mapping[str, Expected]:
     command = [sys.executable, "-m", "tidings.adapters.deploy", *map(str, folders)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=APART_SECONDS, check=False)
-    if done.returncode != 0:
-        last = done.stderr.strip().rpartition("\n")[2]
-        raise CampaignError(f"Which deployments the code needs cannot be told: {last or 'its process said nothing'}")
-    return _EXPECTED.validate_json(done.stdout)
+    try:
+        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE, stderr=PIPE)
+    except OSError as error:
+        raise RetryLater(UNTOLD, f"its process does not start: {error}", retry_after=PAUSE_SECONDS) from error
+    try:
+        async with asyncio.timeout(APART_SECONDS):
+            said, complained = await process.communicate()
+    except TimeoutError as error:
+        raise RetryLater(UNTOLD, f"nothing within {APART_SECONDS:g} s", retry_after=PAUSE_SECONDS) from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+    code = process.returncode or 0
+    if code < 0:  # the system has killed it, mostly for want of memory
+        raise RetryLater(UNTOLD, f"killed by signal {-code}", retry_after=PAUSE_SECONDS)
+    if code:
+        last = complained.decode(errors="replace").strip().rpartition("\n")[2]
+        raise CampaignError(f"Which deployments the code needs cannot be told: {last}")
+    return _EXPECTED.validate_json(said)
 
 
 def signatures(expected: Mapping[str, Expected]) -> dict[str, str]:

@@ -11,9 +11,10 @@ from uuid import UUID, uuid4
 import httpx
 from pydantic import TypeAdapter
 
-from tidings.adapters.prefect_api import PATIENCE_SECONDS, SERVICE, PrefectApi, segment, within
+from tidings.adapters.prefect_api import PATIENCE_SECONDS, SERVICE, PrefectApi, client_arguments, segment, within
 from tidings.errors import Refused, RetryLater
 from tidings.model import Slot, Stuck, UnderWay
+from tidings.settings import PrefectAccess
 
 #: A run of Prefect's own waits longer before it gives up and goes red: nobody stands at the door.
 RUNS_PATIENCE_SECONDS = 60.0
@@ -259,9 +260,15 @@ class PrefectRuns:
 
 async def lets_anyone_in(api_url: str, transport: httpx.AsyncBaseTransport | None = None) -> bool:
     """Whether Prefect's API answers who shows no password. Whoever reaches such an API can start and stop anything."""
-    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, transport=transport) as client:
+    access = PrefectAccess.load(prefect_api_url=api_url)
+    stranger = client_arguments(access) | {
+        "base_url": httpx.URL(access.prefect_api_url).copy_with(userinfo=b""),
+        "auth": None,
+        "timeout": PATIENCE_SECONDS,
+    }
+    async with httpx.AsyncClient(transport=transport, **stranger) as client:
         try:
-            answer = await client.get(f"{api_url}/admin/version")
+            answer = await client.get("/admin/version")
         except httpx.HTTPError as error:
             raise RetryLater(
                 SERVICE, f"the API: cannot be reached ({type(error).__name__})", retry_after=2.0

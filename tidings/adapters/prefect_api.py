@@ -59,7 +59,6 @@ class Credentials(httpx.Auth):
     def __init__(self, access: PrefectAccess) -> None:
         self._url = access.prefect_api_url
         self._headers = {"authorization": said} if (said := _authorization(access)) else {}
-        self._client_id = str(uuid4())
         self._token: dict[str, str] = {}
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
@@ -68,14 +67,19 @@ class Credentials(httpx.Auth):
         answer = yield request
         if answer.status_code != httpx.codes.FORBIDDEN or "CSRF" not in answer.text:
             return
-        url = f"{self._url}/csrf-token?client={self._client_id}"
-        answer = yield httpx.Request("GET", url, headers=self._headers)
-        if not answer.is_success:
-            return
-        token = _TOKEN.validate_json(answer.content)["token"]
-        self._token = {"prefect-csrf-token": token, "prefect-csrf-client": self._client_id}
-        request.headers.update(self._token)
+        # Of its own for each token: the server has one for each client, and who asks at the same time would void it.
+        client = str(uuid4())
+        answer = yield self._question(request, f"/csrf-token?client={client}")
+        if answer.is_success:
+            token = _TOKEN.validate_json(answer.content)["token"]
+            self._token = {"prefect-csrf-token": token, "prefect-csrf-client": client}
+            request.headers.update(self._token)
         yield request
+
+    def _question(self, request: httpx.Request, path: str) -> httpx.Request:
+        """With all that the client shows: a proxy may want to see it."""
+        shown = {k: v for k, v in request.headers.items() if not k.startswith("content-")}
+        return httpx.Request("GET", f"{self._url}{path}", headers=shown)
 
 
 def _authorization(access: PrefectAccess) -> str | None:

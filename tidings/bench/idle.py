@@ -13,6 +13,8 @@ from tidings.bench.site import Site, until
 
 SECTION = "idle"
 TICKS = os.sysconf("SC_CLK_TCK")
+#: A process's own time, and that of its children that have ended (proc(5)).
+OWN, OF_ENDED = 11, 13
 #: How often it is tried to find a time in which no run comes.
 ATTEMPTS = 5
 
@@ -51,10 +53,10 @@ async def _cost(site: Site, pids: Sequence[int | None], size: Size) -> tuple[flo
     roots = [pid for pid in pids if pid]
     for _ in range(ATTEMPTS):
         await _at_rest(site)
-        before = _ticks(roots)
+        before, ended = _ticks(roots), _ticks(roots, OF_ENDED)
         await asyncio.sleep(size.seconds)
         after = _ticks(roots)
-        if after.keys() == before.keys():
+        if after.keys() == before.keys() and _ticks(roots, OF_ENDED) == ended:
             break
         site.say("idle: a run came in between; once more")
     spent = sum(after[pid] - before.get(pid, 0) for pid in after)
@@ -87,14 +89,15 @@ def _family(roots: list[int]) -> list[int]:
     return found
 
 
-def _ticks(roots: list[int]) -> dict[int, int]:
+def _ticks(roots: list[int], first: int = OWN) -> dict[int, int]:
+    """What the processor has spent, by process; `first` of two fields of /proc/PID/stat, after the name."""
     found = {}
     for pid in _family(roots):
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
         except OSError:
             continue
-        found[pid] = int(fields[11]) + int(fields[12])
+        found[pid] = int(fields[first]) + int(fields[first + 1])
     return found
 
 

@@ -15,11 +15,13 @@ from fastapi.responses import JSONResponse
 from tidings.accept import Intake
 from tidings.adapters.blocks import settings_of_this_process
 from tidings.adapters.captcha import Captcha
+from tidings.adapters.deployed import expected_of
 from tidings.adapters.notify import complain_apart
-from tidings.errors import LedgerUnavailable
+from tidings.errors import LedgerUnavailable, TidingsError
 from tidings.logs import configure
 from tidings.metrics import Board
 from tidings.outcome import Reports
+from tidings.settings import Settings
 from tidings.web import confirm, docs, health, metrics, operate, resend_webhook, status, unsubscribe, verify, webhooks
 from tidings.web.direct import Direct, Server
 from tidings.web.form import Form
@@ -68,6 +70,7 @@ async def _lifespan(app: Server) -> AsyncIterator[None]:
     if settings.alert_urls:
         await asyncio.to_thread(complain_apart, settings.alert_urls.get_secret_value())
     _no_lines_of_uvicorn()
+    known = asyncio.create_task(_know_deployments(settings))
     async with open_app(settings, at_the_door=True) as parts:
         intake = Intake(parts.ledger, parts.runs, now=utc_now)
         reports = Reports(parts.ledger, now=utc_now)
@@ -91,7 +94,7 @@ async def _lifespan(app: Server) -> AsyncIterator[None]:
         app.openapi_schema = None
         looks = app.state.readiness.looks
         work = (keep_always(parts, utc_now), watch_always(parts, looks, utc_now), form.write_tally_always())
-        always = [asyncio.create_task(each) for each in work]
+        always = [known, *(asyncio.create_task(each) for each in work)]
         _collect_less_garbage()
         log.info("server.started", extra={"webhooks": len(parts.campaigns.webhooks)})
         try:
@@ -108,6 +111,12 @@ async def _lifespan(app: Server) -> AsyncIterator[None]:
                 await captcha.close()
             with suppress(LedgerUnavailable):  # a figure is lost then, and no form
                 await form.write_tally()
+
+
+async def _know_deployments(settings: Settings) -> None:
+    """Before a check asks: it takes seconds of a small machine."""
+    with suppress(TidingsError):  # the check says so
+        await expected_of(settings.campaign_folders)
 
 
 def _no_lines_of_uvicorn() -> None:
