@@ -41,7 +41,7 @@ class Part:
 #: leaves behind takes minutes to work off.
 PARTS = {
     latency.SECTION: Part(latency.measure, latency.Size(30, standard=5), latency.Size(4, standard=0)),
-    idle.SECTION: Part(idle.measure, idle.Size(30, settle=25, beside=True), idle.Size(5, settle=5, beside=False)),
+    idle.SECTION: Part(idle.measure, idle.Size(30, settle=25, beside=True), idle.Size(3, settle=3, beside=False)),
     wave.SECTION: Part(
         wave.measure, wave.Size(10_000, standard=20, rival=1000), wave.Size(3000, standard=0, rival=300)
     ),

@@ -14,7 +14,7 @@ from tidings.errors import TidingsError
 SECTION = "latency"
 #: Between two webhooks: longer than all work that a signup causes, so that each finds the stack idle. Procrastinate's
 #: job is over with its mail.
-REST_SECONDS, RIVALS_REST_SECONDS = 2.0, 0.2
+REST_SECONDS, RIVALS_REST_SECONDS = 1.5, 0.2
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,13 @@ class Site:
         answer = await self.http.post(f"{self.stack.addresses.prefect_api}/flow_runs/count", json=filters, timeout=30)
         return int(answer.json())
 
+    async def start_run(self, deployment: str) -> None:
+        """A run of one of Tidings' deployments, now."""
+        api = self.stack.addresses.prefect_api
+        found = (await self.http.get(f"{api}/deployments/name/{deployment}/{deployment}")).raise_for_status().json()
+        answer = await self.http.post(f"{api}/deployments/{found['id']}/create_flow_run", json={})
+        answer.raise_for_status()
+
     @asynccontextmanager
     async def process(
         self, name: str, args: list[str], *, env: Mapping[str, str] | None = None, url: str | None = None
