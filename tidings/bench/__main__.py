@@ -37,11 +37,11 @@ class Part:
     quick: Any | None
 
 
-#: In the order in which they disturb the next ones least: a stack that has just begun is not idle, and what acceptance
-#: leaves behind takes minutes to work off.
+#: In the order in which they disturb the next ones least: for minutes after a signup Notion is brought up to date, and
+#: what acceptance leaves behind takes minutes to work off.
 PARTS = {
-    latency.SECTION: Part(latency.measure, latency.Size(30, standard=5), latency.Size(4, standard=0)),
-    idle.SECTION: Part(idle.measure, idle.Size(30, settle=25, beside=True), idle.Size(3, settle=3, beside=False)),
+    idle.SECTION: Part(idle.measure, idle.Size(40, settle=30, beside=True), idle.Size(8, settle=6, beside=False)),
+    latency.SECTION: Part(latency.measure, latency.Size(30, standard=5), latency.Size(3, standard=0)),
     wave.SECTION: Part(
         wave.measure, wave.Size(10_000, standard=20, rival=1000), wave.Size(3000, standard=0, rival=300)
     ),
@@ -113,9 +113,10 @@ async def _measure(figures: list[Figure], folder: Path, names: list[str], quick:
         Stack(config) as stack,
     ):
         site = Site(stack, folder, http, say)
-        for name in names:
-            part = PARTS[name]
-            figures += await part.measure(site, part.quick if quick else part.full)
+        async with site.stay:
+            for name in names:
+                part = PARTS[name]
+                figures += await part.measure(site, part.quick if quick else part.full)
     return 0
 
 

@@ -66,10 +66,7 @@ async def _half(site: Site, urls: dict[str, str], name: str, seconds: float, rat
 
 @asynccontextmanager
 async def _three(site: Site) -> AsyncIterator[dict[str, str]]:
-    rival = await site.rival_environment()
-    async with (
-        # Tidings has a line of its own for each webhook in the place of uvicorn's; the bare endpoint gets none at all.
-        site.uvicorn("bare", "tidings.bench.bare:app", "--no-access-log") as bare,
-        site.uvicorn("rival", "tidings.bench.rival:api", env=rival) as procrastinate,
-    ):
-        yield {"Tidings": site.signup, "bare": f"{bare}/signup", "Procrastinate": f"{procrastinate}/signup"}
+    rival = await site.rival()
+    # Tidings has a line of its own for each webhook in the place of uvicorn's; the bare endpoint gets none at all.
+    async with site.uvicorn("bare", "tidings.bench.bare:app", "--no-access-log") as bare:
+        yield {"Tidings": site.signup, "bare": f"{bare}/signup", "Procrastinate": f"{rival}/signup"}

@@ -22,7 +22,7 @@ ATTEMPTS = 5
 @dataclass(frozen=True)
 class Size:
     seconds: float
-    #: Seconds until imports, first polls and the first round of checks are over: 25 for all of them.
+    #: Seconds until first polls and the first round of checks are over: 25 for all of them.
     settle: float
     #: Whether Prefect's own worker and the bare endpoint are looked at, too.
     beside: bool

@@ -53,12 +53,9 @@ async def _standard(site: Site, webhooks: int) -> list[float]:
 
 
 async def _rival(site: Site, webhooks: int) -> list[float]:
-    env = await site.rival_environment()
+    base, env = await site.rival(), await site.rival_environment()
     worker = [sys.executable, "-m", "tidings.bench.rival"]
-    async with (
-        site.uvicorn("rival", "tidings.bench.rival:api", env=env) as base,
-        site.process("rival-worker", worker, env=env),
-    ):
+    async with site.process("rival-worker", worker, env=env):
         return await _many(site, f"{base}/signup", webhooks, "Procrastinate", RIVALS_REST_SECONDS)
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +39,9 @@ class Site:
     say: Say
     #: The baselines' processes that run, by name.
     beside: dict[str, Process] = field(default_factory=dict)
+    #: What stays until all is measured.
+    stay: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _rival: str | None = None
 
     @property
     def signup(self) -> str:
@@ -151,6 +154,13 @@ class Site:
         args = [prefect, "worker", "start", "--pool", "tidings", "--type", "process", "--limit", "4"]
         async with self.without_worker(), self.process("standard-worker", args):
             yield
+
+    async def rival(self) -> str:
+        """The address of the rival's server, which stays once it has been started."""
+        if self._rival is None:
+            server = self.uvicorn("rival", "tidings.bench.rival:api", env=await self.rival_environment())
+            self._rival = await self.stay.enter_async_context(server)
+        return self._rival
 
     async def rival_environment(self) -> dict[str, str]:
         """A database of its own for the rival."""

@@ -92,18 +92,17 @@ async def _refusals(site: Site) -> int:
 
 async def _rival(site: Site, count: int) -> float:
     """Mails a second of Procrastinate's worker; it has no batches, so the limit is lifted for it."""
-    env = await site.rival_environment()
+    base, env = await site.rival(), await site.rival_environment()
     await site.provider(resend_rate=0)
-    async with site.uvicorn("rival", "tidings.bench.rival:api", env=env) as base:
-        for start in range(0, count, 50):
-            bodies = [{"email": f"delivered+r{start + n}@resend.dev", "consent": True} for n in range(50)]
-            await asyncio.gather(*(site.http.post(f"{base}/signup", json=body) for body in bodies))
-        site.say(f"wave: Procrastinate works off {count} jobs")
-        async with (
-            site.ledger("rival") as queue,
-            site.process("rival-worker", [sys.executable, "-m", "tidings.bench.rival"], env=env),
-        ):
-            return await _worked_off(queue)
+    for start in range(0, count, 50):
+        bodies = [{"email": f"delivered+r{start + n}@resend.dev", "consent": True} for n in range(50)]
+        await asyncio.gather(*(site.http.post(f"{base}/signup", json=body) for body in bodies))
+    site.say(f"wave: Procrastinate works off {count} jobs")
+    async with (
+        site.ledger("rival") as queue,
+        site.process("rival-worker", [sys.executable, "-m", "tidings.bench.rival"], env=env),
+    ):
+        return await _worked_off(queue)
 
 
 async def _worked_off(queue: asyncpg.Connection[Any]) -> float:
