@@ -38,8 +38,10 @@ async def measure(site: Site, size: Size) -> list[Figure]:
                 site.say(f"acceptance, round {round_ + 1} of {size.rounds}: {name}")
                 loads[name].append(await signups(url, seconds=size.seconds, connections=CONNECTIONS))
         rates = {name: statistics.median(load.rate for load in seen) for name, seen in loads.items()}
-        early, half = await _half(site, urls, "Tidings", size.seconds, rates["Tidings"] / 2)
-        _, bare = await _half(site, urls, "bare", size.seconds, rates["Tidings"] / 2)
+        site.say("acceptance, half load: Tidings")
+        early, half = await _half(urls["Tidings"], size.seconds, rates["Tidings"] / 2)
+        site.say("acceptance, half load: bare")
+        bare = await signups(urls["bare"], seconds=size.seconds, connections=PATIENT, rate=rates["Tidings"] / 2)
     wrong = sum(load.refused + load.lost for load in [*loads["Tidings"], early, half])
     return [
         Figure(section=SECTION, name="webhooks durably answered a second", value=rates["Tidings"], unit="/s",
@@ -54,14 +56,13 @@ async def measure(site: Site, size: Size) -> list[Figure]:
     ]  # fmt: skip
 
 
-async def _half(site: Site, urls: dict[str, str], name: str, seconds: float, rate: float) -> tuple[Load, Load]:
+async def _half(url: str, seconds: float, rate: float) -> tuple[Load, Load]:
     """The lead-in and the load at a steady rate. While the first gathering is opened, everybody waits for its run in
     Prefect: that is in the lead-in, as it happens once in a while and not once in a hundred webhooks."""
-    site.say(f"acceptance, half load: {name}")
-    early = await signups(urls[name], seconds=LEAD_IN, connections=PATIENT, rate=rate)
+    early = await signups(url, seconds=LEAD_IN, connections=PATIENT, rate=rate)
     # A connection waits for its answers, too, which makes it slower: by as much as it did in the lead-in.
     asked = 1 / (2 / rate - 1 / early.rate)
-    return early, await signups(urls[name], seconds=seconds, connections=PATIENT, rate=asked)
+    return early, await signups(url, seconds=seconds, connections=PATIENT, rate=asked)
 
 
 @asynccontextmanager
