@@ -33,11 +33,8 @@ demo: $(LOCKED) ## everything once, in a fresh folder: webhooks in, mails out; e
 up: $(LOCKED) ## everything, kept running until Ctrl-C
 	@$(BIN)/python -m tidings.local up $(ARGS)
 
-# One more than there are processors, and four at most: half of what the tests do is waiting.
-PROCESSES = $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 4 ? n : 4)))
-
 test: $(LOCKED_DEV) ## every test that needs no account anywhere
-	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
 chaos: $(LOCKED) ## 20 rounds of kills and faults under load; exit 0 when no mail was lost and none doubled
 	@$(BIN)/python -m tidings.chaos $(ARGS)
