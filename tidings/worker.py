@@ -41,6 +41,7 @@ from prefect.exceptions import InfrastructureNotFound, ObjectNotFound
 from prefect.states import Cancelled
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
+from tidings.adapters.prefect_api import PAGE
 from tidings.campaign import load_campaigns
 from tidings.code import TOLD, of_this_process
 from tidings.errors import LedgerUnavailable
@@ -62,8 +63,8 @@ LEAD_SECONDS = 0.3
 #: is told to stop itself. Docker and systemd give the worker the two together and a little more before they kill it.
 LEAVE_SECONDS = 25.0
 GRACE_SECONDS = 5.0
-#: How often Prefect is asked whether a deployment is still as it was known, and how many it tells of at once.
-LOOK_SECONDS, PAGE = 60.0, 200
+#: How often Prefect is asked whether a deployment is still as it was known.
+LOOK_SECONDS = 60.0
 #: How often Prefect is asked whether a person has cancelled a run that is at work.
 CANCEL_SECONDS = 2.0
 #: How soon a lost connection to PostgreSQL is made anew.

@@ -15,14 +15,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tidings.adapters.prefect_api import PrefectApi, segment
+from tidings.adapters.prefect_api import PAGE, PrefectApi, segment
 from tidings.errors import CampaignError, RetryLater
 from tidings.settings import ROOT
 
 #: A worker says every 30 s that it lives; after three missed words it counts as gone.
 HEARTBEAT_SECONDS = 95.0
-#: Prefect's largest page.
-PAGE = 200
 #: The longest that another process may take to import the flows, on a machine that is busy.
 APART_SECONDS = 60.0
 #: After how long it is worth to try that again.

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import httpx
 from pydantic import TypeAdapter
 
-from tidings.adapters.prefect_api import PATIENCE_SECONDS, SERVICE, PrefectApi, client_arguments, segment, within
+from tidings.adapters.prefect_api import PAGE, PATIENCE_SECONDS, SERVICE, PrefectApi, client_arguments, segment, within
 from tidings.errors import Refused, RetryLater
 from tidings.model import Slot, Stuck, UnderWay
 from tidings.settings import PrefectAccess
@@ -25,8 +25,6 @@ AFTER_DEPLOYMENT = timedelta(minutes=2)
 RECONCILE_DEPLOYMENT = "tidings-reconcile"
 #: The event by which whoever watches tells Prefect so.
 WATCHED_EVENT = "tidings.watched"
-#: Prefect's page size for run queries.
-PAGE = 200
 #: Types of a run's state (prefect/client/schemas/objects.py): it will not run any more; a worker has taken it; it has
 #: yet to begin.
 TERMINAL = ("CANCELLED", "COMPLETED", "CRASHED", "FAILED")

@@ -33,6 +33,8 @@ PATIENCE_SECONDS = 5.0
 STALE = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 #: Answers of a server, or of a proxy before it, that is busy or about to be there again.
 AWAY = frozenset({429, 502, 503})
+#: The most that Prefect tells of at once; it refuses to be asked for more (PREFECT_SERVER_API_DEFAULT_LIMIT).
+PAGE = 200
 #: How long a run waits between its attempts to reach a Prefect that is away: it may be restarting.
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 #: As Prefect's own client has them: of more connections its server is said to become unsteady, and the balancer of its
